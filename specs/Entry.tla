@@ -2,7 +2,7 @@
 (* An outbox entry and its parts (specs/design.md 4), one step per commit of its log, with the
    wire and what the user sees beside it. One worker at a time: a dead owner is known
    to be dead. There is no clock: expiry and time-outs may come at any time.
-   The classes of a part are in Classes; class editable is in Live; redrive and operators
+   The classes of a part are in Classes; class editable alone is in Live; redrive and operators
    are not here. *)
 EXTENDS Integers, FiniteSets, Classes
 
@@ -29,7 +29,7 @@ log == <<phase, part, att, used, doubt, abort, reason, spoiled>>
 
 Open == {"queued", "retryable", "attempted", "dispatched", "in_doubt", "parked"}
 Closed == {"delivered", "failed", "aborted"}
-Request == <<part, att, Offered>>
+Request == <<part, att, By(Offered, how)>>
 
 TypeOK ==
   /\ phase \in Open \cup Closed
@@ -45,13 +45,15 @@ Init ==
 
 (* ---- towards the wire ---- *)
 
-MayResend == phase = "in_doubt" /\ ByKey
+MayResend == phase = "in_doubt" /\ (ByKey \/ ByEdit)
 
 Attempted ==
   /\ phase \in {"queued", "retryable"} \/ MayResend
   /\ ~abort /\ used < Budget
   /\ phase' = "attempted" /\ att' = att + 1 /\ used' = used + 1 /\ owner' = TRUE
-  /\ UNCHANGED <<part, doubt, abort, reason, spoiled, refused, wire, taken, left, more>>
+  /\ how' = IF phase = "in_doubt" /\ ByEdit THEN "edit" ELSE NextHow
+  /\ UNCHANGED <<part, doubt, abort, reason, spoiled, refused, wire, taken, left>>
+  /\ UNCHANGED <<swapped, window, known>>
 
 \* The commit comes before the send; a crash between the two is a request that is lost.
 Dispatched ==
@@ -67,7 +69,7 @@ Lands ==
     /\ wire' = wire \ {r}
     /\ taken' = [taken EXCEPT ![r[1]] = Shown(r)]
     /\ known' = known \cup {<<r[1], class>> : class \in r[3]}
-    /\ UNCHANGED <<log, refused, owner, swapped, window, left>>
+    /\ UNCHANGED <<log, refused, owner, swapped, window, how, left>>
 
 Vanishes ==
   \E r \in wire : wire' = wire \ {r} /\ UNCHANGED <<log, refused, owner, more, taken, left>>
@@ -78,7 +80,7 @@ Vanishes ==
 \* the entry ends as failed: it is delivered in part.
 Last == part + 1 = Parts
 Past ==
-  /\ part' = part + 1 /\ att' = 0 /\ used' = 0 /\ doubt' = FALSE /\ window' = TRUE
+  /\ part' = part + 1 /\ att' = 0 /\ used' = 0 /\ doubt' = FALSE /\ window' = TRUE /\ how' = "none"
   /\ phase' = IF Last /\ ~spoiled THEN "delivered"
               ELSE IF Last \/ phase = "failed" THEN "failed" ELSE "queued"
   /\ reason' = IF Last /\ ~spoiled THEN "none"
@@ -119,7 +121,7 @@ PartRefused ==
   /\ \/ phase = "attempted" /\ UNCHANGED wire
      \/ phase = "dispatched" /\ Request \in wire /\ wire' = wire \ {Request}
   /\ refused' = refused \cup {part} /\ spoiled' = TRUE
-  /\ part' = part + 1 /\ att' = 0 /\ used' = 0 /\ window' = TRUE
+  /\ part' = part + 1 /\ att' = 0 /\ used' = 0 /\ window' = TRUE /\ how' = "none"
   /\ phase' = IF Last THEN "failed" ELSE "queued"
   /\ reason' = IF Last THEN "no" ELSE reason
   /\ owner' = FALSE /\ left' = left - 1
@@ -205,7 +207,7 @@ Ends(why) ==
 
 Exhausted ==
   \/ phase \in {"queued", "retryable"} /\ used = Budget /\ Ends("no")
-  \/ phase = "in_doubt" /\ ByKey /\ (used = Budget \/ abort) /\ Ends("unknown")
+  \/ phase = "in_doubt" /\ (ByKey \/ ByEdit) /\ (used = Budget \/ abort) /\ Ends("unknown")
 
 Expired ==
   \/ phase \in {"queued", "retryable"} /\ Ends("no")

@@ -13,11 +13,11 @@ LIVE_GUARDS: Final = dict.fromkeys(
     ),
     True,
 )
-# The assumptions and guards of an entry; the last four are of its classes.
+# The assumptions and guards of an entry; the last five are of its classes.
 ENTRY_GUARDS: Final = dict.fromkeys(
     (
         *("HonoursKey", "Settles", "Skew", "Prompt"),
-        *("PlanCounts", "OfferCounts", "WindowCounts"),
+        *("PlanCounts", "OfferCounts", "WindowCounts", "WholeStays"),
     ),
     True,
 )
@@ -227,6 +227,13 @@ SOUND: Final = [
     _entry("keyed", 1, 2, "keyed+lookup"),
     _entry("lookup", 1, 2, "keyed"),
     _entry("blind", 1, 2, "keyed+lookup"),
+    *(_entry(f"{cls}+editable", 2, 2) for cls in ("keyed", "lookup")),
+    *(
+        _entry(f"{cls}+editable", 1, 3, offers)
+        for cls in ("keyed", "lookup")
+        for offers in (cls, "editable", "blind")
+    ),
+    _entry("keyed", 1, 2, "keyed+editable"),
     *(_live(2, grows=grows) for grows in (False, True)),
     _turn(2, 2),
     _turn(2, 2, Locked=False),
@@ -260,6 +267,9 @@ BROKEN: Final = [
     _entry("keyed", 1, 2, "lookup", PlanCounts=False),
     _entry("keyed", 1, 2, "blind", OfferCounts=False),
     _entry("keyed+lookup", 1, 2, "lookup", OfferCounts=False),
+    _entry("keyed+editable", 1, 2, WholeStays=False),
+    _entry("lookup+editable", 1, 2, "editable", WholeStays=False),
+    _entry("keyed+editable", 1, 2, "keyed", OfferCounts=False),
     *(_live(1, grows=True, **{name: False}) for name in ("Quiet", "SealWaits")),
     *(
         _live(2, grows=False, budget=3, **{name: False})
