@@ -8,12 +8,15 @@ import os
 import signal
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from attrs import frozen
 
 from turnfold import Inbound, Kernel, Route
+from turnfold.api.shard_kernel import shard_of_place
 from turnfold.audit import audit_store
 from turnfold.enums import DeliveryClass, Status
 from turnfold.ports.channel import (
@@ -27,7 +30,8 @@ from turnfold.ports.channel import (
     Receipt,
     Verdict,
 )
-from turnfold.ports.store import store_at
+from turnfold.ports.shards import chains_of
+from turnfold.ports.store import Store, store_at
 from turnfold_adapters.stores.postgres import PostgresStore, ownership
 from turnfold_adapters.stores.postgres.connection import Session
 from turnfold_model.kill9.child import SETTINGS
@@ -70,8 +74,12 @@ def shown(path: Path) -> list[str]:
 
 async def work(address: str, platform: Path, name: str, points: Failpoints) -> None:
     """One message and one entry, from the start of a worker to its orderly end."""
-    watched = points.watch(PostgresStore(address))
-    kernel = Kernel(watched, settings=SETTINGS, probe=points.probe)
+    if "shards=" in address:
+        count_commits(points)
+        kernel = Kernel(address, settings=SETTINGS)
+    else:
+        watched = points.watch(PostgresStore(address))
+        kernel = Kernel(watched, settings=SETTINGS, probe=points.probe)
     kernel.attach("t", FileChannel(platform), on_unknown="hold")
 
     @kernel.on_turn(resume=True)
@@ -81,7 +89,7 @@ async def work(address: str, platform: Path, name: str, points: Failpoints) -> N
 
     async with kernel:
         turn = await kernel.accept(Inbound("t", conversation="1", message_id=name))
-        to = Route(channel="t", conversation="2")
+        to = Route(channel="t", conversation="4")
         sent = await kernel.enqueue(to, "note", key=name)
         await turn.settled(20_000)
         assert await sent.settled(20_000) is Status.DELIVERED
@@ -91,6 +99,34 @@ def count_statements(reach: Callable[[str], None]) -> None:
     """A point on either side of each statement of ownership; for a child only."""
     for method in ("fetchval", "execute"):
         setattr(Session, method, _counted(getattr(Session, method), reach))
+
+
+def count_commits(points: Failpoints) -> None:
+    """The same for the commits of each shard, and for the wire: a host takes no probe."""
+
+    def stored(real: Any) -> Any:
+        async def commit(store: Any, writes: Any) -> Any:
+            one = points.watch(cast("Any", _Calling(partial(real, store))))
+            return await one.commit(writes)
+
+        return commit
+
+    async def send(channel: FileChannel, *args: Any) -> Accepted:
+        points.reach("before Send")
+        done = await shows(channel, *args)
+        points.reach("after Send")
+        return done
+
+    shows = FileChannel.send
+    PostgresStore.commit = stored(PostgresStore.commit)  # type: ignore[method-assign]
+    FileChannel.send = send  # type: ignore[method-assign]
+
+
+@frozen
+class _Calling:
+    """A store that only commits."""
+
+    commit: Any
 
 
 def _counted(real: Any, reach: Callable[[str], None]) -> Any:
@@ -128,15 +164,41 @@ def life(address: str, platform: Path, name: str, stop: Stop | None) -> str:
     return told.read_text() if told.exists() else ""
 
 
-async def verdict(address: str) -> tuple[int, object]:
-    """The number of open streams, and the first finding of the audit."""
+async def verdicts(address: str) -> list[tuple[int, object]]:
+    """Of each shard the number of open streams, and the first finding of the audit."""
     store = store_at(address)
     await store.open(read_only=True)
     try:
-        left = len((await store.load()).open)
-        return left, (await audit_store(store)).first
+        return [await _verdict(chain) for chain in chains_of(store)]
     finally:
         await store.close()
+
+
+async def _verdict(chain: Store) -> tuple[int, object]:
+    await chain.open(read_only=True)
+    try:
+        return len((await chain.load()).open), (await audit_store(chain)).first
+    finally:
+        await chain.close()
+
+
+def die_at_each(
+    address: str, platform: Path, before: Stop | None, last: str, each: int = 1
+) -> list[str]:
+    """The points at which a life died; after each of them everything is in order."""
+    died: list[str] = []
+    for nth in range(1, _MOST):
+        if before is not None:
+            assert life(address, platform, f"m{nth}", before) == before.name
+        point = life(address, platform, f"m{nth}", Stop(1 + each * (nth - 1)))
+        if point:
+            died.append(point)
+            assert life(address, platform, f"m{nth}", None) == ""
+        lines = shown(platform)
+        assert (len(lines), len({*lines})) == (2 * nth, 2 * nth), (point, lines)
+        if point in ("", last):
+            break
+    return died
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # fork beside threads
@@ -151,19 +213,22 @@ def test_a_worker_killed_at_any_effect_loses_nothing_and_doubles_nothing(
     point: it takes longer than a second."""
     address = f"{postgres.address()}&lease_ms=60000"
     platform = tmp_path / "shown"
-    died: list[str] = []
-    for nth in range(1, _MOST):
-        if before is not None:
-            assert life(address, platform, f"m{nth}", before) == before.name
-        point = life(address, platform, f"m{nth}", Stop(nth))
-        if point:
-            died.append(point)
-            assert life(address, platform, f"m{nth}", None) == ""
-        lines = shown(platform)
-        assert (len(lines), len({*lines})) == (2 * nth, 2 * nth), (point, lines)
-        if point in ("", last):
-            break
-    assert asyncio.run(verdict(address)) == (0, None)
+    died = die_at_each(address, platform, before, last)
+    assert asyncio.run(verdicts(address)) == [(0, None)]
     names = ["certify", "register", "take"] + ["Send", "free"] * (before is None)
     for name in names:
         assert {f"before {name}", f"after {name}"} <= {*died}, (name, died)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # fork beside threads
+def test_a_host_of_two_shards_killed_at_every_third_effect_loses_nothing(
+    postgres: Postgres, tmp_path: Path
+) -> None:
+    """The message lies in one shard, the entry in the other; the seats of both are taken
+    over by the next process."""
+    assert {shard_of_place("t", "default", n, 2) for n in "14"} == {0, 1}
+    address = f"{postgres.address()}&lease_ms=60000&shards=2"
+    died = die_at_each(address, tmp_path / "shown", None, "", each=3)
+    assert asyncio.run(verdicts(address)) == [(0, None), (0, None)]
+    kinds = {point.split()[1] for point in died}
+    assert {"register", "take", "commit", "Send", "free"} <= kinds, died
