@@ -1,9 +1,8 @@
 """The transition table and the fold of an outbox entry (specs/design.md 4).
 
-The table names the phases that an event may lead to from each phase. The event's data
-choose between several. `evolve` and `advance` first look the event up, then set the
-fields that the event changes (`_moved`), then check the new phase against the table. A
-test compares the table with an independent one, `turnfold_model.transition_table`.
+The table names the phases that an event may lead to from each phase; the event's data
+choose between several. `evolve` and `advance` look the event up, set fields (`_moved`)
+and check the new phase against the table, which a test compares with another one.
 """
 
 from collections.abc import Mapping
