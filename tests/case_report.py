@@ -60,7 +60,7 @@ def marked_in_files(folder: Path = HERE) -> set[str]:
 
 def _name(function: ast.expr) -> str:
     """The last word of `pytest.mark.case`, or of a shorter name for it."""
-    return ast.unparse(function).rpartition(".")[2]
+    return getattr(function, "attr", getattr(function, "id", ""))
 
 
 @define(eq=False)

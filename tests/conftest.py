@@ -49,7 +49,7 @@ def required_cases() -> set[str]:
     return set(REQUIRED.read_text().split())
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def marked_cases() -> set[str]:
     return marked_in_files()
 
