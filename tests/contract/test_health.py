@@ -166,7 +166,7 @@ async def test_a_store_that_refuses_appends_is_not_well(lone: Gateway) -> None:
     facts = kernel.health()
     assert facts["append_refused_ms"] >= 0
     assert "disk full" in facts["append_error"]
-    assert "the store refuses appends" in reasons(kernel)
+    assert "the store took no append" in reasons(kernel)
     await kernel.enqueue(route(), "x")
     facts = kernel.health()
     assert (facts["append_refused_ms"], facts["append_error"]) == (None, None)

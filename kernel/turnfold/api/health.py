@@ -152,7 +152,7 @@ def _reasons(facts: Facts) -> Iterator[str]:
 def _disk(facts: Facts) -> Iterator[str]:
     if facts["append_refused_ms"] is not None:
         seconds = facts["append_refused_ms"] // 1_000
-        yield f"the store refuses appends for {seconds} s: {facts['append_error']}"
+        yield f"the store took no append for {seconds} s: {facts['append_error']}"
     plugins = facts["plugin_state"]
     if plugins is not None and plugins["failing"] is not None:
         yield f"plugin state is kept in memory alone: {plugins['failing']}"
