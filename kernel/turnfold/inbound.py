@@ -160,7 +160,9 @@ class Inbound:
     `body`: the received bytes, text, or any JSON, which is encoded here: give a large
     body as bytes. `sender`: the platform's name for the author. `sent_at`: wall time in
     ms UTC, or a datetime with a time zone. `locale`: the language of its author, for
-    the kernel's own notices. `revision`: the number or name of an edit. `lane`: the
+    the kernel's own notices. `revision`: the number or name of an edit. `edits`: the
+    `key` of the message that an edit or deletion changes, if it was accepted with one;
+    without a key its `message_id` is enough to find its turn. `lane`: the
     name of a lane inside of its conversation and thread; the turns of one lane run one
     after the other. Pass the sender for a lane per author, the message id for a lane
     per message; all messages share one lane by default.
@@ -185,6 +187,7 @@ class Inbound:
         default=NO_BODY, converter=evidence_of, alias="body", kw_only=True
     )
     control: bool = field(default=False, validator=flag, kw_only=True)
+    edits: str | None = field(default=None, validator=optional_identifier, kw_only=True)
     own_lane: str | None = field(
         default=None, validator=_own_lane, alias="lane", kw_only=True
     )
@@ -207,6 +210,7 @@ class Inbound:
             locale: str | None = ...,
             body: Any = ...,
             control: bool = ...,
+            edits: str | int | None = ...,
             lane: str | int | None = ...,
         ) -> None: ...
 

@@ -114,6 +114,29 @@ async def test_an_edit_is_linked_to_the_turn_that_it_changes(lone: Gateway) -> N
     assert view.inbound[0].changes == first.turn_id
 
 
+@pytest.mark.case("T03")
+async def test_an_edit_finds_a_message_that_was_accepted_with_a_key(
+    gateway: Gateway,
+) -> None:
+    changed = []
+
+    async def answer(handle: Any) -> None:
+        changed.append(handle.changes)
+        await handle.silent("not_addressed")
+
+    gateway.handler = answer
+    kernel = await gateway.start()
+    front = await gateway.start(work=False)
+    first = await kernel.accept(inbound("7", key="ann:x"))
+    await first.settled(2_000)
+    for process, event in ((kernel, "edit"), (front, "delete")):
+        more = inbound("7", event=event, revision="2", edits="ann:x")
+        await (await process.accept(more)).settled(2_000)
+    stranger = inbound("7", event="edit", revision="3", edits="bob:x")
+    await (await kernel.accept(stranger)).settled(2_000)
+    assert changed == [None, first.turn_id, first.turn_id, None]
+
+
 @pytest.mark.case("T09")
 async def test_a_message_without_an_id_is_answered_as_every_other(
     gateway: Gateway,

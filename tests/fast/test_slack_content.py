@@ -280,6 +280,9 @@ def test_an_edit_names_the_message_and_its_revision() -> None:
     )
     assert (found.event, found.message_id) == ("edit", "1700000000.000100")
     assert (found.revision, found.text) == ("1700000009.000100", "hi!")
+    assert found.edits == inbound_of(body(client_msg_id="x-1"), NAMES).key == "U1:x-1"
+    gone = body(subtype="message_deleted", previous_message=inner, deleted_ts="1.2")
+    assert inbound_of(gone, NAMES).edits == "U1:x-1"
 
 
 @pytest.mark.parametrize(

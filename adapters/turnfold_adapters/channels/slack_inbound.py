@@ -101,15 +101,14 @@ def is_ours(body: Body, ours: frozenset[str]) -> bool:
 
 def _message(body: Body, event: Body, names: Names) -> Inbound:
     ts, thread = _id(event.get("ts")), _id(event.get("thread_ts"))
-    sender, client = _sender(event), _id(event.get("client_msg_id"))
     return Inbound(
         names.channel,
         account=names.account,
         conversation=_id(event.get("channel")) or "unknown",
         message_id=ts,
-        key=f"{sender}:{client}" if client and sender else None,
+        key=_key(event),
         thread=thread if is_ts(thread) else None,
-        sender=sender,
+        sender=_sender(event),
         sent_at=_ms(ts),
         body=_shared(body, event, names, channel=event.get("channel")),
     )
@@ -127,11 +126,18 @@ def _changed(body: Body, event: Body, inner: Body, names: Names) -> Inbound:
         message_id=_id(inner.get("ts")),
         event="edit",
         revision=edited,
+        edits=_key(inner),
         thread=thread if is_ts(thread) else None,
         sender=_sender(inner),
         sent_at=_ms(edited),
         body=_shared(body, inner, names, channel=event.get("channel")),
     )
+
+
+def _key(message: Body) -> str | None:
+    """The dedupe key of a message whose author's program gave it an id."""
+    sender, client = _sender(message), _id(message.get("client_msg_id"))
+    return f"{sender}:{client}" if client and sender else None
 
 
 def _deleted(body: Body, event: Body, names: Names) -> Inbound:
@@ -143,6 +149,7 @@ def _deleted(body: Body, event: Body, names: Names) -> Inbound:
         conversation=_id(event.get("channel")) or "unknown",
         message_id=_id(event.get("deleted_ts")),
         event="delete",
+        edits=_key(inner),
         thread=thread if is_ts(thread) else None,
         sender=_sender(inner),
         sent_at=_ms(_id(event.get("ts"))),

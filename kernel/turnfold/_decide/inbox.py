@@ -62,6 +62,7 @@ _INBOUND = (
     "sent_at",
     "locale",
     "control",
+    "edits",
 )
 
 

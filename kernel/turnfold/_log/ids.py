@@ -42,6 +42,8 @@ def original_key(inbound: Inbound | Unreadable) -> str | None:
     """The key of the original message of an edit or another event."""
     if isinstance(inbound, Unreadable):
         return None
+    if inbound.edits is not None:
+        return inbound_key(evolve(inbound, key=inbound.edits))
     if inbound.message_id is None or inbound.key is not None:
         return None
     if inbound.event == ORIGINAL and inbound.revision is None:
