@@ -76,8 +76,8 @@ def facts(view: Overview) -> Iterator[tuple[str, str]]:
     unanswered = f"{view.runs:,} without an answer yet, {view.turns:,} open"
     yield "turns", unanswered + _some(view.held, "held")
     if view.failed:
-        text = f"{view.failed:,} in 7 days: turnfold turns --status failed --since 7d"
-        yield "failed", text
+        yield "failed", f"{view.failed:,} in 7 days"
+        yield "", "turnfold turns --status failed --since 7d"
     yield "waiting", f"{view.waiting:,}{_oldest(view.oldest)}"
     yield "parked", f"{view.parked:,}{_oldest(view.oldest_parked)}"
     unseen = _some(view.unseen, "of all not yet seen")

@@ -141,6 +141,13 @@ INBOUND: Final = (
         f"{_INBOUND}::linked_to_the_turn",
     ),
     _broken(
+        "an edit finds no message that was accepted with a key",
+        "turnfold._log.ids:original_key",
+        "inbound.edits is not None",
+        "False",
+        f"{_INBOUND}::accepted_with_a_key",
+    ),
+    _broken(
         "the revision is no part of the key",
         "turnfold.inbound:_dedupe_key",
         "revision is None",
