@@ -1,5 +1,7 @@
 """What all tests share: which cases they cover, and gateways to attack."""
 
+import os
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from turnfold.enums import Flush
 from turnfold.ports.store import record_pages
 from turnfold_model import reference
 from turnfold_model.testing.gateway import Gateway, in_file, in_memory
+from turnfold_model.testing.scratch import ROOM
 
 from .case_report import PAGE, CaseReport, marked_in_files, read_cases
 
@@ -37,7 +40,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+SPACE = 4 << 30  # bytes in memory; a run needs a tenth of them
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    # A sync to a disk takes milliseconds, and what it means is tested by power losses.
+    if ROOM is not None and shutil.disk_usage(ROOM).free > SPACE:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(ROOM))
     show, path = config.getoption("--cases"), config.getoption("--cases-json")
     if show or path:
         cases = read_cases(PAGE.read_text("utf-8"))
