@@ -11,6 +11,7 @@ from turnfold.clock import Clock
 from turnfold_model.__main__ import main
 from turnfold_model.day import clocks
 from turnfold_model.day.plan import HOUR, draw
+from turnfold_model.testing import virtual_time
 from turnfold_model.testing.clock import START_MS
 from turnfold_model.testing.virtual_time import Machine, VirtualLoop
 
@@ -34,12 +35,28 @@ def test_hours_in_which_everything_goes_wrong_lose_and_double_nothing(capsys, se
 
 @pytest.mark.timeout(180)
 def test_a_day_notices_what_is_taken_away(capsys, monkeypatch):
-    """A part in doubt is sent again, whatever its class."""
+    """A part in doubt is sent again, whatever its class: by the decision, and right
+    before the wire."""
     monkeypatch.setattr(rules, "resend_allowed", lambda *_: True)
+    monkeypatch.setattr(rules, "key_window_open", lambda *_: True)
     assert main(["day", "--json", "--seed=3", "--turns=150", "--hours=1"]) == 1
     told = json.loads(capsys.readouterr().out)
     assert not told["audit"]
     assert any("INV-2" in text for text in told["breaches"])
+
+
+def test_a_loop_that_works_while_its_time_stands_still_is_ended(monkeypatch):
+    """Such a day never ends, and what swallows errors swallows a limit of time, too."""
+    monkeypatch.setattr(virtual_time, "_TURNS", 1_000)
+
+    async def spins():
+        while True:
+            await asyncio.sleep(0)
+
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        with pytest.raises(RuntimeError, match="stands still"):
+            runner.run(spins())
+        monkeypatch.undo()
 
 
 def test_a_day_is_drawn_from_its_seed_alone():

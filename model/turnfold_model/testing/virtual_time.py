@@ -14,6 +14,7 @@ from turnfold.clock import Clock
 _THREADS_S = 0.01  # real time: how often a loop with busy threads looks at its sockets
 
 _STUCK_S = 10.0
+_TURNS = 2_000_000  # of the loop, far more than a day needs in one moment
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
@@ -46,8 +47,10 @@ class _Skipping(selectors.DefaultSelector):
     def __init__(self, loop: VirtualLoop) -> None:
         super().__init__()
         self._loop = loop
+        self._turns, self._moment = 0, 0.0
 
     def select(self, timeout: float | None = None) -> Any:
+        self._check_standing()
         ready = super().select(0)
         if ready or (timeout is not None and timeout <= 0):
             return ready
@@ -60,6 +63,14 @@ class _Skipping(selectors.DefaultSelector):
             return ready
         self._loop.now_s += timeout
         return ready
+
+    def _check_standing(self) -> None:
+        """Work that makes new work at once would never end."""
+        if self._moment != self._loop.now_s:
+            self._turns, self._moment = 0, self._loop.now_s
+        self._turns += 1
+        if self._turns > _TURNS:
+            raise RuntimeError("the loop works, and its time stands still")
 
 
 class Machine:
