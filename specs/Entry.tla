@@ -1,9 +1,8 @@
 ------------------------------- MODULE Entry -------------------------------
 (* An outbox entry and its parts (specs/design.md 4), one step per commit of its log, with the
-   wire and what the user sees beside it. One worker at a time: a dead owner is known
-   to be dead. There is no clock: expiry and time-outs may come at any time.
-   The classes of a part are in Classes; class editable alone is in Live; redrive and operators
-   are not here. *)
+   wire and what the user sees beside it. One worker at a time: a dead owner is known to be dead.
+   There is no clock: expiry and time-outs may come at any time. The classes of a part are in
+   Classes; class editable alone is in Live; redrive and operators are not here. *)
 EXTENDS Integers, FiniteSets, Classes
 
 CONSTANTS
@@ -246,8 +245,7 @@ InOrder == \A p \in 0..(Parts - 1) : taken[p] > 0 => p <= part                \*
 Counted == used <= att                                                        \* INV-6
 SaysNo == phase \in {"queued", "retryable", "aborted"} \/ (phase = "failed" /\ reason = "no")
 Truthful ==                                                            \* INV-11, INV-12
-  SaysNo /\ part < Parts =>
-    ~doubt /\ taken[part] = 0 /\ \A r \in wire : r[1] # part
+  SaysNo /\ part < Parts => ~doubt /\ taken[part] = 0 /\ \A r \in wire : r[1] # part
 Whole == phase = "delivered" => part = Parts /\ ~spoiled                        \* INV-1
 NothingLeft == part = Parts => phase \in Closed                                \* INV-10
 

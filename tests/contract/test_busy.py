@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from turnfold import Inbound, InvalidInputError, TurnHandle
+from turnfold._decide.inbox import accept_command
 from turnfold.audit import audit_store
 from turnfold.enums import FailureClass, TurnOutcome, TurnPhase
 from turnfold.inspect import TurnView
-from turnfold.ports.store import Command, Store
+from turnfold.ports.store import Command, Posted, Store
 from turnfold.settings import Settings
 from turnfold_model.testing.gateway import (
     Gateway,
@@ -223,6 +224,24 @@ async def test_what_is_dropped_is_kept_and_known(gateway: Gateway, slow: Slow) -
     assert gateway.platform.contents == ["a"]
     later = await kernel.accept(inbound("3", text="c"), busy="drop")
     assert await later.settled(2_000) is TurnOutcome.REPLIED
+
+
+@pytest.mark.case("Y06")
+async def test_a_message_that_joins_between_a_post_and_its_look_does_not_differ(
+    gateway: Gateway, slow: Slow
+) -> None:
+    """The stream that the post named never came to be."""
+    kernel = await gateway.start()
+    client = await gateway.start(work=False)
+    await client.accept(inbound("1", text="a"))
+    await until(lambda: slow.runs)
+    second = await client.accept(inbound("2", text="b"), busy="join")
+    third = await client.accept(inbound("3", text="c"), busy="join")
+    await until(lambda: "joined" in story(kernel, second.turn_id))
+    posted = Posted(stream=third.turn_id, new=False)
+    for text, differs in (("c", False), ("d", True)):
+        command = accept_command("turn:new", inbound("3", text=text), None, 0)
+        assert await client._mailbox.differs(posted, command) is differs
 
 
 @pytest.mark.case("Y06")

@@ -117,7 +117,7 @@ def _discord(api: Any) -> Any:
 
 
 def _unescaped(text: str) -> str:
-    return re.sub(r"\\([^\w\s])", r"\1", text)
+    return re.sub(r"\\([^\w\s]|_)", r"\1", text)
 
 
 CHATS = {

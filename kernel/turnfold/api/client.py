@@ -89,14 +89,20 @@ class Mailbox:
     async def differs(self, posted: Posted, command: Command) -> bool:
         """Has the turn that holds the key of this message other bytes? The owner
         decides in the end: a message posted again without its key is compared there."""
-        for _ in range(2):  # it may be logged between the two looks
-            try:
-                data = await self._bytes_of(posted.stream)
-            except (CorruptLogError, DamagedError, MissingBodyError):
-                return False  # cannot be compared
-            if data:
-                return command.bodies[0] not in data
+        stream: str | None = posted.stream
+        for _ in range(3):  # it may be logged between two looks, and join another turn
+            if stream is not None:
+                try:
+                    data = await self._bytes_of(stream)
+                except (CorruptLogError, DamagedError, MissingBodyError):
+                    return False  # cannot be compared
+                if data:
+                    return command.bodies[0] not in data
+            stream = await self._holder(command.key or "")
         return True
+
+    async def _holder(self, key: str) -> str | None:
+        return (await self._store.fetch(Wanted(keys=frozenset((key,))))).keys[key]
 
     async def _bytes_of(self, turn: str) -> list[bytes]:
         """The bytes of the messages of a turn, logged or still in the inbox."""
