@@ -159,13 +159,6 @@ RECOVERY: Final = (
         f"{_CORE}::a_question_that_raises",
     ),
     _broken(
-        "a program goes on in a task that its adapter has cancelled",
-        "turnfold._runtime.calls:Calls.here",
-        "task.cancelling() and not (call.cut and task.uncancel() == 0)",
-        "False",
-        "test:contract/test_behaviour_faults.py::cancels_its_own_task",
-    ),
-    _broken(
         "a call is judged at once after a stall of the loop",
         "turnfold._runtime.calls:Calls._judge",
         "stalled and not call.reprieved",
