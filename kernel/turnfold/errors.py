@@ -408,8 +408,7 @@ class NotAStoreError(StoreError):
 
 @define(kw_only=True, slots=False)
 class NoAccessError(StoreError):
-    """Raised when the server of a store refuses the user, the password, the kind of
-    connection, or a right on a table."""
+    """Raised when a server refuses the user, the password, the connection or a right."""
 
     code = "store.no_access"
     template = "{path}: the server gives no access: {problem}; {advice}"
@@ -462,7 +461,8 @@ class FateUnknownError(StoreError):
 
 @define(kw_only=True, slots=False)
 class RequestedError(StoreError):
-    """Raised when a command is durable in the inbox and no worker has answered it."""
+    """Raised when a command is durable in the inbox and no worker has answered it yet.
+    It is not lost: a worker will do it. Wait longer, or start a worker."""
 
     code = "store.requested"
     template = (

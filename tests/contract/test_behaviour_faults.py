@@ -13,6 +13,7 @@ from turnfold import Accepted, DeliveryClass, FailureClass, Kernel, Receipt, Rej
 from turnfold._decide.unit_of_work import UnitOfWork
 from turnfold._log.events import GateClosed
 from turnfold._runtime.calls import Calls, contained
+from turnfold._runtime.committer import Decided
 from turnfold.enums import Phase, TurnOutcome
 from turnfold.errors import (
     BusyError,
@@ -724,10 +725,10 @@ async def test_a_call_that_is_cut_off_before_it_began_leaves_no_coroutine(
 async def test_an_adapter_that_cancels_its_own_task_ends_no_program(
     wild: Gateway,
 ) -> None:
-    """The cancellation would come at the program's next wait, which is for the record of
-    the outcome: here the store is busy at first."""
-
+    """The cancellation would come at the task's next wait. The record of the outcome, for
+    which the store is busy at first, is none."""
     sent: list[str] = []
+    refused: list[BusyError] = []
 
     class Cancelling:
         async def send(self, part: object, key: str, attempt: object) -> Accepted:
@@ -735,24 +736,23 @@ async def test_an_adapter_that_cancels_its_own_task_ends_no_program(
             task = asyncio.current_task()
             assert task is not None
             task.cancel()
-            driver.submit = busy  # type: ignore[method-assign]
+            driver.flusher.hand_in = busy  # type: ignore[method-assign]
             return Accepted(receipt=Receipt(ids=(key,)))
 
-    def busy(_decision: Any, _wanted: object = None) -> asyncio.Future[Any]:
-        driver.submit = submit  # type: ignore[method-assign]
-        refused: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        refused.set_exception(BusyError(path="the store", waited_ms=1))
-        return refused
+    def busy(_decision: Any, tell: Any) -> None:
+        driver.flusher.hand_in = hand_in  # type: ignore[method-assign]
+        refused.append(BusyError(path="the store", waited_ms=1))
+        tell(Decided(error=refused[0]))
 
     wild.channels = {("t", "default"): Cancelling()}
     kernel = await wild.start()
     driver = driver_of(kernel)
-    submit, torn = driver.submit, []
+    hand_in, torn = driver.flusher.hand_in, []
     driver._torn = torn.append  # type: ignore[method-assign]  # begins a program anew
     done = await kernel.enqueue(route(), "x")
     await kernel.settled(done.entry_id, 2_000)
     assert entry(kernel, done.entry_id).phase is Phase.DELIVERED
-    assert len(sent) == 1
+    assert len(sent) == len(refused) == 1
     assert torn == []
 
 

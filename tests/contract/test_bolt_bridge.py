@@ -27,6 +27,7 @@ from turnfold import Kernel, Settings
 from turnfold.errors import InvalidInputError
 from turnfold.inspect import Filter
 from turnfold_adapters.bridges import bolt
+from turnfold_adapters.channels.slack_inbound import Names
 
 case = pytest.mark.case
 QUICK = Settings(backoff_base_ms=5, backoff_cap_ms=20, probe_ms=20)
@@ -222,6 +223,17 @@ async def test_two_events_of_one_type_and_one_gesture_are_one_turn(
         assert len(await kernel.inspect.list(Filter(what="turn"))) == 1
     assert slack.texts() == ["once"]
     assert seen == [(ts, ts, "message:U0ANN:m-1")]
+
+
+def test_an_edit_names_the_key_of_the_message_in_bolt() -> None:
+    names = Names(channel="slack", account="default")
+    said = {"type": "message", "channel": "C1", "user": "U0ANN", "text": "hi"}
+    said |= {"client_msg_id": "m-1", "ts": "1.000001"}
+    change = {"type": "message", "subtype": "message_changed", "channel": "C1"}
+    change |= {"message": {**said, "edited": {"ts": "2.000001"}}, "ts": "2.000001"}
+    first = bolt._inbound({"event": said, "event_id": "E1"}, names)
+    edit = bolt._inbound({"event": change, "event_id": "E2"}, names)
+    assert (edit.event, edit.edits) == ("edit", first.key)
 
 
 async def test_what_has_not_left_yet_has_no_thread_and_no_reactions(

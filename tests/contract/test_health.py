@@ -171,3 +171,17 @@ async def test_a_store_that_refuses_appends_is_not_well(lone: Gateway) -> None:
     facts = kernel.health()
     assert (facts["append_refused_ms"], facts["append_error"]) == (None, None)
     assert kernel.is_well()
+
+
+@pytest.mark.case("S14")
+async def test_a_commit_that_was_stored_though_it_failed_leaves_a_well_store(
+    lone: Gateway,
+) -> None:
+    faulty: list[FaultyStore] = []
+    kernel = await lone.start(
+        wrap=lambda store: faulty.append(FaultyStore(store)) or faulty[0]
+    )
+    faulty[0].fails("landed")
+    await kernel.enqueue(route(), "x")
+    facts = kernel.health()
+    assert (facts["append_refused_ms"], facts["append_error"]) == (None, None)

@@ -188,6 +188,7 @@ async def test_every_field_reaches_the_kernel(kernel: Durable) -> None:
         "sender": "ann",
         "sent_at": 5,
         "revision": 2,
+        "edits": "k-1",
         "key": "k",
         "text": "hi",
         "body": {"from": {"name": "Zoë"}, "lat": 52.5, "big": 2**70, "odd": "\ud800"},
@@ -207,6 +208,7 @@ async def test_every_field_reaches_the_kernel(kernel: Durable) -> None:
             sender="ann",
             sent_at=5,
             revision="2",
+            edits="k-1",
             key="k",
             body={**message["body"], "text": "hi"},
         )

@@ -15,7 +15,7 @@ from turnfold.audit import audit_store
 from turnfold.errors import DiskError, NoAccessError
 from turnfold.messages import Route
 from turnfold_adapters.stores import moving
-from turnfold_adapters.stores.postgres import PostgresStore, commit
+from turnfold_adapters.stores.postgres import PostgresStore, commit, connection
 from turnfold_cli import app
 from turnfold_model.checks.store_kit import put, whole_log
 from turnfold_model.testing.platform import Platform, PlatformChannel
@@ -221,3 +221,33 @@ async def _pruned_over_a_restart(
         await sent.settled(30_000)
         report = await audit_store(kernel.store)
         assert report.passed, report.first
+
+
+@pytest.mark.parametrize(
+    "end", [ConnectionResetError("reset"), asyncio.CancelledError()]
+)
+def test_a_new_connection_whose_first_question_fails_is_ended(
+    monkeypatch: pytest.MonkeyPatch, end: BaseException
+) -> None:
+    """Nobody holds it yet: it would stay open until the collector finds it."""
+    ended: list[bool] = []
+
+    class New:
+        async def fetchval(self, _sql: str) -> int:
+            raise end
+
+        def terminate(self) -> None:
+            ended.append(True)
+
+    async def connect(*_: Any, **__: Any) -> New:
+        return New()
+
+    async def ask() -> None:
+        link = connection.Link(connection.Place.parsed("postgresql://u@h/d"), "test")
+        async with link.used():
+            pass
+
+    monkeypatch.setattr(connection.asyncpg, "connect", connect)
+    with pytest.raises((DiskError, asyncio.CancelledError)):
+        asyncio.run(ask())
+    assert ended == [True]

@@ -216,10 +216,11 @@ def _inbound(body: Mapping[str, Any], names: Names) -> Inbound:
     inbound = inbound_of(body, names)
     kind = event_of(body).get("type")
     key = inbound.key if inbound.message_id else None
+    edits = inbound.edits and f"{kind}:{inbound.edits}"
     kept = {**body, "text": inbound.text}
     if key is None:
         key = str(body.get("event_id") or "") or inbound.key
-        return evolve(inbound, key=key, body=kept)
+        return evolve(inbound, key=key, edits=edits, body=kept)
     event = {k: v for k, v in event_of(body).items() if k not in ("ts", "event_ts")}
     kept = {k: v for k, v in kept.items() if k not in _OF_ONE_EVENT}
     ordered = json.loads(json.dumps({**kept, "event": event}, sort_keys=True))

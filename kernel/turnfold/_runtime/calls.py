@@ -232,7 +232,6 @@ class Call:
         self.ended: asyncio.Future[CallResult | None]  # of a call with its own task
         self.task: asyncio.Task[CallResult]
         self.begun = self.timed_out = self.over = False
-        self.cut = False  # cancelled by Calls
         self.reprieved = False  # had its extra round after a stall
 
     def settle(self, end: CallResult | None) -> None:
@@ -300,8 +299,8 @@ class Calls:
     ) -> CallResult:
         """Make a call in the caller's own task, which saves a task. If `call.tell` is
         called before the call ends, the caller's work goes on in another task, and this
-        task only waits for the end: LeftError carries it. The same holds if other code
-        has cancelled this task: the cancellation may still arrive."""
+        task only waits for the end: LeftError carries it. Other code may have cancelled
+        this task; so its caller must not wait for anything after the call."""
         task: Any = asyncio.current_task()
         call.task, call.begun = task, True
         self._watch(call, call.span)
@@ -313,8 +312,6 @@ class Calls:
             self._live.discard(task)
             _INSIDE.set(None)  # else the task and its context refer to each other
         self._forget(call)
-        if task.cancelling() and not (call.cut and task.uncancel() == 0):
-            call.settle(end)
         if call.over:
             raise LeftError(end)
         call.be_over()
@@ -387,7 +384,6 @@ class Calls:
     def _cancel(self, call: Call) -> None:
         """Cancel a call, and wait at most the grace."""
         self._forget(call)
-        call.cut = True
         call.task.cancel()
         if call.begun:
             asyncio.get_running_loop().call_later(GRACE_S, call.settle, None)

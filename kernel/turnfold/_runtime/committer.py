@@ -176,11 +176,13 @@ class Committer:
         state."""
         try:
             await self.reopen()
-            return await self._transact(decisions, again=True)
+            done = await self._transact(decisions, again=True)
         except (StoreError, NotOpenError) as again:
             self._lost = isinstance(again, FateUnknownError) or self._lost
             again.__context__ = exc
             return _refused(decisions, again)
+        self.trouble = None  # the COMMIT that failed may have stored it all
+        return done
 
     # --- after a commit of unknown fate ---
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
 from contextvars import copy_context
 from functools import partial
 from itertools import islice
@@ -206,9 +206,12 @@ class Driver(Mending):
             return
         if self._probe is not None:
             self._probe("after", effect)
-        self.live[key] = asyncio.get_running_loop().create_task(
-            self._run(key, program, outcome), context=self._context.copy()
-        )
+        self._begin(key, self._run(key, program, outcome))
+
+    def _begin(self, key: Key, rest: Coroutine[Any, Any, Any]) -> None:
+        """A program goes on in a task of its own, without a caller's context."""
+        loop = asyncio.get_running_loop()
+        self.live[key] = loop.create_task(rest, context=self._context.copy())
 
     def _hand_in(self, key: Key, program: Program, effect: Append) -> None:
         """Append the outcome of a send. No task waits for it, since the program ends
@@ -227,9 +230,7 @@ class Driver(Mending):
         if decided.error is None:
             self._ended(key, None)
             return
-        self.live[key] = asyncio.get_running_loop().create_task(
-            self._run(key, program, error=decided.error), context=self._context.copy()
-        )
+        self._begin(key, self._run(key, program, error=decided.error))
 
     def _perform(self, key: Key, program: Program, effect: Effect) -> Awaitable[Any]:  # noqa: C901  one case per effect
         """The awaitable of an effect's answer. Not wrapped in another coroutine: each

@@ -6,7 +6,6 @@ COMMIT of its event, as its async twin does. `receipt(sent.entry_id)` waits for 
 
 import asyncio
 import inspect
-import os
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
@@ -18,7 +17,6 @@ from attrs import frozen
 from turnfold._decide.accepting import SourceCursor
 from turnfold.api.handle import AcceptedTurn
 from turnfold.api.kernel import Kernel
-from turnfold.api.portal import forked_from
 from turnfold.enums import (
     Busy,
     TurnOutcome,
@@ -68,7 +66,6 @@ class BlockingKernel:
         self.kernel = kernel
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
-        self._pid = 0
 
     def __enter__(self) -> Self:
         self.open()
@@ -85,7 +82,6 @@ class BlockingKernel:
             target=self._run, args=(started,), name="turnfold", daemon=True
         )
         self._thread.start()
-        self._pid = os.getpid()
         self._loop = started.result()
         try:
             self.call(self.kernel.open())
@@ -118,8 +114,7 @@ class BlockingKernel:
 
     def _check_process(self) -> None:
         """A forked child has no thread that could answer: it would wait for ever."""
-        if self._loop is not None and self._pid != os.getpid():
-            raise forked_from(self._pid)
+        self.kernel._home.check_process()  # noqa: SLF001  no embedder needs this
 
     def call(self, work: Coroutine[Any, Any, _T]) -> _T:
         """Run any coroutine of the kernel in its thread and wait for it."""

@@ -487,8 +487,8 @@ class Filter:
 
 async def rows(store: Store, want: Filter, clock: Clock) -> list[Row]:
     """At most `limit` rows that pass the filter. Raises InvalidInputError for a channel,
-    an account or a conversation that does not exist. A row has no record: its times are converted with
-    the present distance of log time and wall time."""
+    an account or a conversation that does not exist. A row has no record: its times are
+    converted with the present distance of log time and wall time."""
     shift = clock.shift()
     listing = await listing_of(store, want, shift)
     found: list[Row] = []

@@ -244,15 +244,24 @@ class Link:
                 statement_cache_size=_STATEMENTS,
                 server_settings=self._settings(),
             )
-            mine = await connection.fetchval(_MINE) == connection.get_server_pid()
-            await connection.fetch(_NEWER_LIMITS)
+            await self._prepare(connection)
         except FAILURES as exc:
             raise _unconnected(exc, place.address) from exc
-        if not mine:
-            connection.terminate()
-            raise UnsafeStoreError(path=place.address, problem=_POOLER)
         connection.add_log_listener(self._hear)
         return connection
+
+    async def _prepare(self, connection: asyncpg.Connection) -> None:
+        """The first questions of a new connection. Nobody holds it yet, so it is ended
+        here if one fails or the caller is cancelled."""
+        try:
+            mine = await connection.fetchval(_MINE) == connection.get_server_pid()
+            await connection.fetch(_NEWER_LIMITS)
+        except BaseException:
+            connection.terminate()
+            raise
+        if not mine:
+            connection.terminate()
+            raise UnsafeStoreError(path=self.place.address, problem=_POOLER)
 
     def _settings(self) -> dict[str, str]:
         quoted = self.place.schema.replace('"', '""')

@@ -4,8 +4,8 @@ thousands of rows.
 The log is cut into blocks of positions. When a block lies well behind the end of the
 log, the next commit counts its closed streams into `tally`, notes the lane of each of
 its streams in `lane_stream`, and the ends of their names in `name_end`. All three tables
-grow at their end, so a message costs two short rows and no page of its own. When a stream changes later, the same commit
-subtracts its old count and adds its new one.
+grow at their end, so a message costs two short rows and no page of its own. When a stream
+changes later, the same commit subtracts its old count and adds its new one.
 
 So at any time each stream in a digested block is in `lane_stream`, each closed one is
 counted in `tally`, open ones are in the index `stream_open`, and less than two blocks
