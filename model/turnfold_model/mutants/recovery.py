@@ -159,6 +159,13 @@ RECOVERY: Final = (
         f"{_CORE}::a_question_that_raises",
     ),
     _broken(
+        "a store that took a commit after all is still said to refuse it",
+        "turnfold._runtime.committer:Committer._after_unknown_fate",
+        "self.trouble = None",
+        "pass",
+        "test:contract/test_health.py::stored_though_it_failed",
+    ),
+    _broken(
         "a call is judged at once after a stall of the loop",
         "turnfold._runtime.calls:Calls._judge",
         "stalled and not call.reprieved",

@@ -143,7 +143,7 @@ SQL: Final = (
     ),
     _broken(
         "a pooler is taken for the server",
-        f"{_AT}.connection:Link._made",
+        f"{_AT}.connection:Link._prepare",
         "not mine",
         "False",
         f"{_FAULTS}::test_a_pooler_is_refused_in_words",
