@@ -154,7 +154,8 @@ async def test_the_integrity_check_names_what_is_wrong(path: Path) -> None:
     conn.pragma("writable_schema", 1)
     conn.execute("UPDATE sqlite_schema SET sql = replace(sql, ' WHERE open = 1', '')")
     conn.close()
-    store = await _store(path)
+    store = SqliteStore(path)
+    await store.open(read_only=True)
     assert any("stream_open" in line for line in await store.integrity())
     await store.close()
 

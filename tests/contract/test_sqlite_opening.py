@@ -1,6 +1,7 @@
 """What a SQLite store opens, what it refuses, and that looking leaves no trace."""
 
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -106,6 +107,53 @@ def test_a_layout_that_no_turnfold_writes_is_refused_and_left_as_it_is(
     with pytest.raises(NotAStoreError, match=f"number {number}"):
         now(_store(path).open(read_only=read_only))
     assert _snapshot(path.parent) == before
+
+
+@pytest.mark.case("W04")
+@pytest.mark.parametrize(
+    "change",
+    [
+        "ALTER TABLE log RENAME COLUMN hash TO digest",
+        "ALTER TABLE log ADD COLUMN more TEXT",
+        "ALTER TABLE pruned RENAME COLUMN by TO whom",
+        "ALTER TABLE tally RENAME COLUMN count TO n",
+        "ALTER TABLE inbox RENAME TO outbox",
+        "DROP TABLE digested",
+        "DROP INDEX inbox_key",
+    ],
+)
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_changed_table_is_refused_and_left_as_it_is(
+    path: Path, tmp_path: Path, change: str, killed: bool
+) -> None:
+    """No statement runs before the look; the log of a killed writer stays, too."""
+    conn = apsw.Connection(str(path))
+    conn.execute(change)
+    if killed:  # as files, without the close that would empty the log
+        path = _copied(path, tmp_path / "killed")
+    conn.close()
+    before = _snapshot(path.parent)
+    with pytest.raises(NotAStoreError, match=change.split()[2]):
+        now(_store(path).open())
+    assert {**_snapshot(path.parent), f"{path.name}-shm": b""} == {
+        **before,
+        f"{path.name}-shm": b"",
+    }
+
+
+def test_a_further_index_is_nobodys_business(path: Path) -> None:
+    _edit(path, "CREATE INDEX mine ON log (at)")
+    assert _read(path) == 1
+    store = _store(path)
+    now(store.open())
+    now(store.close())
+
+
+def _copied(path: Path, folder: Path) -> Path:
+    folder.mkdir()
+    for name in (path.name, f"{path.name}-wal"):
+        shutil.copy(path.parent / name, folder / name)
+    return folder / path.name
 
 
 @pytest.mark.case("M06")

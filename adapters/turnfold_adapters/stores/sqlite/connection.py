@@ -87,8 +87,8 @@ def open_writer(
         blank = schema.is_blank(conn)
         if look is not None:
             look(conn)
-        if not blank:  # a foreign file is not changed
-            schema.check(conn, settings.path, read_only=False)
+        if not blank:
+            _check_layout(conn, settings.path)
         _require_wal(conn, settings.path)
         _require_synchronous(conn, settings)
         conn.pragma("wal_autocheckpoint", 0)  # never in the middle of work
@@ -99,6 +99,17 @@ def open_writer(
         conn.close()
         raise
     return conn
+
+
+def _check_layout(conn: apsw.Connection, path: str) -> None:
+    """`schema.check`; closing a refused file leaves its log where it is."""
+    try:
+        schema.check(conn, path, read_only=False)
+    except StoreError:
+        log = Path(f"{path}-wal")
+        if log.exists() and log.stat().st_size:
+            conn.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+        raise
 
 
 def open_reader(settings: Settings, wait: BusyWait) -> apsw.Connection:

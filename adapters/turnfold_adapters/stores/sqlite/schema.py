@@ -203,10 +203,24 @@ def check(conn: apsw.Connection, path: str, *, read_only: bool) -> None:
         problem = f"its layout has the number {found}, which no turnfold writes"
         raise NotAStoreError(path=path, problem=problem)
     if found <= SCHEMA:
+        if not read_only:  # a reader tells as much as it can
+            _check_tables(conn, path)
         return
     if read_only and _readable_by(conn) <= SCHEMA:
         return
     raise NewerSchemaError(path=path, found=found, known=SCHEMA)
+
+
+def _check_tables(conn: apsw.Connection, path: str) -> None:
+    """Raises NotAStoreError if a table or an index is not the one that `create` makes.
+    Further ones are allowed. Statements would fail or, without a unique index, take
+    what they must refuse; a worker would find out after its first writes."""
+    found = {sql for (sql,) in conn.execute("SELECT sql FROM sqlite_schema")}
+    for table in (*_TABLES, *digest.TABLES):
+        if _bare(table) not in found:
+            kind, name = re.findall(r"(TABLE|INDEX) (\w+)", table)[0]
+            problem = f"another program changed or removed its {kind.lower()} {name}"
+            raise NotAStoreError(path=path, problem=problem)
 
 
 def _readable_by(conn: apsw.Connection) -> int:
