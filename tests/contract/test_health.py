@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from turnfold._runtime import calls
+from turnfold._runtime import calls, group_commit
 from turnfold.api import health
 from turnfold.api.health import judge
 from turnfold.api.kernel import Kernel
@@ -185,3 +185,23 @@ async def test_a_commit_that_was_stored_though_it_failed_leaves_a_well_store(
     await kernel.enqueue(route(), "x")
     facts = kernel.health()
     assert (facts["append_refused_ms"], facts["append_error"]) == (None, None)
+
+
+@pytest.mark.case("S14", "Q03")
+async def test_an_idle_kernel_finds_out_that_the_disk_takes_appends_again(
+    lone: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No message comes, so no append of one would tell."""
+    monkeypatch.setattr(group_commit, "PROBE_S", 0.01)
+    faulty: list[FaultyStore] = []
+    kernel = await lone.start(
+        wrap=lambda store: faulty.append(FaultyStore(store)) or faulty[0]
+    )
+    faulty[0].fails(*["full"] * 4)
+    with pytest.raises(DiskError):
+        await kernel.enqueue(route(), "x")
+    before = driver_of(kernel).book.position
+    assert kernel.health()["append_refused_ms"] is not None
+    await until(kernel.is_well)
+    assert kernel.health()["append_error"] is None
+    assert driver_of(kernel).book.position == before

@@ -16,9 +16,10 @@ from turnfold._decide.unit_of_work import AttemptRef, UnitOfWork
 from turnfold._runtime import scheduler
 from turnfold._runtime.calls import LeftError
 from turnfold._runtime.channel import AttachedChannel
-from turnfold._runtime.committer import Commit, Committer, Decided, GroupCommit
+from turnfold._runtime.committer import Commit, Committer, Decided
 from turnfold._runtime.dispatcher import Dispatcher
 from turnfold._runtime.flow import Flow
+from turnfold._runtime.group_commit import GroupCommit
 from turnfold._runtime.intake import Intake
 from turnfold._runtime.lasting import Mending, was_cancelled
 from turnfold._runtime.programs import (

@@ -197,7 +197,7 @@ OWNING: Final = (
     ),
     _broken(
         "a commit begins while another one is under way",
-        "turnfold._runtime.committer:GroupCommit._run",
+        "turnfold._runtime.group_commit:GroupCommit._run",
         "await self._commit()",
         "_ = asyncio.ensure_future(self._commit())\nawait asyncio.sleep(0)",
         f"{_COMMITS}::come_meanwhile",

@@ -7,7 +7,7 @@ from turnfold_model.mutants import clocks
 from turnfold_model.mutants.code import Mutant, one
 
 _SENDER = "turnfold._runtime.sender:Sender"
-_GROUP = "turnfold._runtime.committer:GroupCommit"
+_GROUP = "turnfold._runtime.group_commit:GroupCommit"
 _FLUSHING = "test:contract/test_group_commit.py"
 _STALE = "test:fast/test_stale_worker.py"
 _JOURNAL = "turnfold._runtime.committer:Committer"
@@ -73,6 +73,13 @@ RECOVERY: Final = (
         "self._make_task(once=True)",
         "pass",
         f"{_CORE}::goes_on_after_all_tasks",
+    ),
+    _broken(
+        "a store that refused a commit is not asked again",
+        f"{_GROUP}._look_at_store",
+        "loop.call_later(PROBE_S, self._probe)",
+        "pass",
+        "test:contract/test_health.py::an_idle_kernel_finds_out",
     ),
     _broken(
         "a commit that is cut off is forgotten",
