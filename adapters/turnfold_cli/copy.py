@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from typing import Annotated, Any, Protocol
 
 import typer
@@ -11,10 +11,11 @@ import typer
 from turnfold.audit import audit_store
 from turnfold.errors import NotAStoreError
 from turnfold.inspect.shards import shards_of
+from turnfold.ports.plugins import Everything, plugin_store_at
 from turnfold.ports.shards import chains_of
 from turnfold.ports.store import BLANK, Head, Store, body_pages, key_pages, store_at
 from turnfold_adapters.stores.cipher import address_of, parsed
-from turnfold_adapters.stores.moving import Copied, check_copyable, copy_all
+from turnfold_adapters.stores.moving import Copied, copy_all
 from turnfold_adapters.stores.sqlite.copying import clear, into_place, sides, take_back
 from turnfold_cli import FOUND, USAGE
 from turnfold_cli.common import (
@@ -43,7 +44,8 @@ Dry = Annotated[
 def copy(
     source: Source, target: To, dry_run: Dry = False, as_json: AsJson = False
 ) -> None:
-    """Copy the whole history of a store into a new one, between files and PostgreSQL.
+    """Copy the whole history of a store and the state of plugins into a new one, between
+    files and PostgreSQL.
 
     End the gateway first: the copy is refused while a worker lives. It has as many shards
     as its source. It grows under another name, is audited, and then gets its name. A kill
@@ -61,8 +63,9 @@ def copy(
         if as_json:
             say_json(facts)
             return
-        text = "{target}: {records:,} records, {bodies:,} bodies, {keys:,} keys and"
-        text += " {commands:,} commands that wait; head {head}"
+        text = "{target}: {records:,} records, {bodies:,} bodies, {keys:,} keys,"
+        text += " {commands:,} commands that wait and {values:,} values of plugins;"
+        text += " head {head}"
         screen = console()
         screen.print(clean(text.format(**facts)), soft_wrap=True)
         if dry_run:
@@ -159,22 +162,41 @@ async def _copied(source: str, to: _Staging, *, dry: bool) -> dict[str, Any]:
         if await to.is_one_with(source):
             raise RefusedError(ONE_STORE, USAGE)
         _check_shards(store, to)
-        for chain in shards_of(store):
-            await check_copyable(chain)
+        state = await asyncio.to_thread(_state, source)
         if dry:
             there = await _already(shards_of(store), to)
-            return await _counted(shards_of(store), to, there=there)
+            done = [await _count(chain) for chain in shards_of(store)]
+            return _facts(to, done, state, copied=there)
     async with _owned(source, "the source") as chains:
         if await _already(chains, to):
-            return await _counted(chains, to, there=True)
+            done = [await _count(chain) for chain in chains]
+            return _facts(to, done, state, copied=True)
         await _clear(to)
         async with _owned(to.new(len(chains)), "an unfinished copy") as new:
             done = [
                 await _one(*pair, shard)
                 for shard, pair in enumerate(zip(chains, new, strict=True))
             ]
+            state = await asyncio.to_thread(_state, source)  # no worker writes now
+            await asyncio.to_thread(_bring, to.url, state)
         await to.into_place()
-    return _facts(to, done, copied=True)
+    return _facts(to, done, state, copied=True)
+
+
+def _state(source: str) -> Everything:
+    """The state of plugins beside a store. Raises StoreError if it is damaged."""
+    plugins = plugin_store_at(source)
+    if plugins is None:
+        return Everything()
+    with closing(plugins):
+        return plugins.every()
+
+
+def _bring(url: str, state: Everything) -> None:
+    plugins = plugin_store_at(url)
+    if plugins is not None and state != Everything():
+        with closing(plugins):
+            plugins.bring(state)
 
 
 async def _one(chain: Store, new: Store, shard: int) -> Copied:
@@ -265,12 +287,6 @@ async def _owned(address: str, what: str) -> AsyncIterator[Sequence[Store]]:
         yield chains
 
 
-async def _counted(
-    chains: Sequence[Store], to: _Staging, *, there: bool
-) -> dict[str, Any]:
-    return _facts(to, [await _count(chain) for chain in chains], copied=there)
-
-
 async def _count(store: Store) -> Copied:
     loaded, waiting = await store.load(), await store.inbox(1_000_000)
     bodies = keys = 0
@@ -284,13 +300,16 @@ async def _count(store: Store) -> Copied:
     )
 
 
-def _facts(to: _Staging, done: Sequence[Copied], *, copied: bool) -> dict[str, Any]:
+def _facts(
+    to: _Staging, done: Sequence[Copied], state: Everything, *, copied: bool
+) -> dict[str, Any]:
     """The answer of the command. `head`: of each shard, in order."""
     counts = ("records", "bodies", "keys", "commands")
     heads = [f"{one.head.position} {one.head.hash.hex()}" for one in done]
     return {
         "target": to.address,
         **{name: sum(getattr(one, name) for one in done) for name in counts},
+        "values": len(state.rows),
         "head": ", ".join(heads),
         "shards": len(done),
         "copied": copied,

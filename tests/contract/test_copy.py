@@ -2,15 +2,19 @@
 
 import asyncio
 import json
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from typer.testing import CliRunner
 
+from turnfold.ports.plugins import plugin_store_at
+from turnfold.ports.store import Keeping, store_at
 from turnfold_adapters.stores.memory import MemoryStore
 from turnfold_cli import app
 from turnfold_cli.copy import _difference
 from turnfold_model.checks.store_kit import put
-from turnfold_model.testing.gateway import Gateway, in_file
+from turnfold_model.testing.gateway import Gateway, in_file, route, spin
 
 
 async def _with(*streams: str) -> MemoryStore:
@@ -25,6 +29,49 @@ async def _made(path: Path) -> None:
     play = Gateway(store=in_file(path))
     await play.start()
     await play.end()
+
+
+async def _pruned(path: Path) -> None:
+    """Two prunes that take every second entry, and a value of a plugin."""
+    play = Gateway(store=in_file(path))
+    kernel = await play.start()
+    for conversation in ("a", "b"):
+        await kernel.enqueue(route(conversation), "kept", key=conversation)
+        await kernel.enqueue(route(conversation), "goes")
+        await spin()
+        await play.advance(1_000)
+        assert (await kernel.prune(older_ms=0, by="ann")).streams == 1
+    kernel.state("p").open("n").register("k", "value")
+    await play.end()
+
+
+async def _whole(path: Path) -> list[Any]:
+    store = store_at(path)
+    await store.open(read_only=True)
+    keeping = store.maintenance
+    assert isinstance(keeping, Keeping)
+    found = [await store.log(), await store.load(), {*await keeping.pruned()}]
+    await store.close()
+    plugins = plugin_store_at(path)
+    assert plugins is not None
+    with closing(plugins):
+        return [*found, plugins.every()]
+
+
+def test_a_pruned_store_and_the_state_of_plugins_are_copied(tmp_path: Path) -> None:
+    """What was pruned stays pruned: the head is the same, and the audit passes."""
+    path, there = tmp_path / "a.db", tmp_path / "b.db"
+    asyncio.run(_pruned(path))
+    whole = asyncio.run(_whole(path))
+    assert any(record.pruned for record in whole[0])
+    for _ in range(2):  # the second one finds it there
+        arguments = ["copy", str(path), str(there), "--json"]
+        done = CliRunner().invoke(app(arguments), arguments)
+        said = json.loads(done.output)
+        assert (done.exit_code, said["copied"], said["values"]) == (0, True, 1), said
+    assert asyncio.run(_whole(there)) == whole
+    audited = CliRunner().invoke(app(["audit", str(there)]), ["audit", str(there)])
+    assert audited.exit_code == 0, audited.output
 
 
 def test_a_copy_into_another_number_of_shards_is_refused(tmp_path: Path) -> None:

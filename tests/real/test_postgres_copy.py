@@ -5,7 +5,7 @@ import json
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from turnfold import Kernel
 from turnfold._log.events import GateClosed
+from turnfold.ports.plugins import Everything, Space, Write, plugin_store_at
 from turnfold.ports.shards import chains_of
 from turnfold.ports.store import (
     Command,
@@ -41,9 +42,17 @@ async def answer(turn: Any) -> None:
 
 
 async def history(path: Path) -> None:
-    """Turns, entries, erased texts, work that is open, and a command that waits."""
+    """Pruned entries, turns, erased texts, work that is open, a command that waits, and
+    the state of plugins."""
     play = Gateway(store=in_file(path), handler=answer)
     kernel = await play.start()
+    for conversation in ("first", "second"):
+        sent = await kernel.enqueue(route(conversation), "old", "older")
+        await kernel.settled(sent.entry_id, 5_000)
+        await spin()
+        await play.advance(1_000)
+        done = await kernel.prune(older_ms=0, by="ann")
+        assert done.streams == 1
     for number in range(3):
         turn = await kernel.accept(inbound(f"{number}", text="word " * 2_000))
         await turn.settled(5_000)
@@ -53,11 +62,30 @@ async def history(path: Path) -> None:
     await kernel.enqueue(route("open"), "still open")
     await spin()
     await play.end()
+    remember(path)
     store = store_at(path)
     await store.open()
     waiting = {"stream": "turn:w", "at": 1, "data": b"{}", "key": "held"}
     await store.post([Command(id="c", kind="abort", **waiting)])
     await store.close()
+
+
+def remember(address: str | Path) -> None:
+    """Values of two plugins: one that was replaced, one that was taken."""
+    plugins = plugin_store_at(address)
+    assert plugins is not None
+    with closing(plugins):
+        for plugin, key in (("p", "a"), ("q", "a"), ("p", "a"), ("p", "gone")):
+            how = {"schema": 1, "expires": None, "now": 0, "most": 9, "evict": True}
+            plugins.write(Space(plugin, "n"), Write(key=key, data=b"1", **how))
+        assert plugins.take(Space("p", "n"), "gone", 0, 1) is not None
+
+
+def remembered(address: str | Path) -> Everything:
+    plugins = plugin_store_at(address)
+    assert plugins is not None
+    with closing(plugins):
+        return plugins.every()
 
 
 async def shards(address: str) -> None:
@@ -71,6 +99,10 @@ async def shards(address: str) -> None:
             turn = await kernel.accept(inbound(f"{number}", **place))
             await turn.settled(5_000)
         await kernel.redact(turn.turn_id, by="ann")
+        for number in range(6):
+            sent = await kernel.enqueue(route(f"{number}"), "old")
+            await kernel.settled(sent.entry_id, 5_000)
+        assert (await kernel.prune(older_ms=0, by="ann")).streams == 6
         await kernel.hold_back("t/default", by="ann")
         await kernel.enqueue(route("open"), "still open", key="once")
     store = PostgresStore(address)
@@ -81,6 +113,7 @@ async def shards(address: str) -> None:
     await part.post([Command(id="c", kind="abort", **waiting)])
     await part.close()
     await store.close()
+    await asyncio.to_thread(remember, address)
 
 
 async def all_of(address: str | Path) -> list[Any]:
@@ -91,7 +124,7 @@ async def all_of(address: str | Path) -> list[Any]:
         whole = [await _part(chain) for chain in chains_of(store)]
     finally:
         await store.close()
-    return whole[0] if len(whole) == 1 else whole
+    return [*whole, await asyncio.to_thread(remembered, address)]
 
 
 async def _part(chain: Store) -> list[Any]:
@@ -103,7 +136,8 @@ async def _part(chain: Store) -> list[Any]:
 
 
 async def _everything(store: Store) -> list[Any]:
-    parts: list[Any] = [(await store.load()).head]
+    counts = await store.maintenance.pruned()  # type: ignore[union-attr]
+    parts: list[Any] = [(await store.load()).head, sorted(counts, key=repr)]
     for pages in (
         record_pages(store),
         body_pages(store),
@@ -130,6 +164,7 @@ def test_a_store_moves_to_a_database_and_back(
     whole = asyncio.run(all_of(first))
     code, said = run(first, there, "--dry-run")
     assert (code, said["copied"], said["commands"]) == (0, False, 1)
+    assert said["values"] == len(whole[-1].rows) == 2
     code, done = run(first, there)
     assert (code, done["copied"]) == (0, True), done
     assert asyncio.run(all_of(there)) == whole
@@ -263,15 +298,16 @@ def life(number: int, words: list[str]) -> int:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # fork beside threads
-@pytest.mark.parametrize(("schema", "each"), [("c4", 1), ("c5", 4)])
+@pytest.mark.parametrize(("schema", "each"), [("c4", 2), ("c5", 9)])
 def test_a_copy_that_is_killed_at_any_step_ends_well_the_next_time(
     postgres: Postgres, tmp_path: Path, schema: str, each: int
 ) -> None:
-    """Of one shard from a file, and of four from a schema: at every fourth step."""
+    """Of one shard from a file, at every second step, and of four from a schema, at every
+    ninth."""
     path, there = str(tmp_path / "a.db"), postgres.address(schema)
-    if each > 1:
+    if each > 2:
         path = postgres.address("c5_source")
-    asyncio.run(history(Path(path)) if each == 1 else shards(path))
+    asyncio.run(history(Path(path)) if each == 2 else shards(path))
     whole = asyncio.run(all_of(path))
     for number in range(0, 60, each):
         code = life(number, [path, there])
@@ -292,7 +328,8 @@ def test_a_store_of_four_shards_moves_to_another_schema_and_back(
     first, there = postgres.address("c6"), postgres.address("c7")
     asyncio.run(shards(first))
     whole = asyncio.run(all_of(first))
-    assert sum(part[0].position > 0 for part in whole) > 2
+    assert sum(part[0].position > 0 for part in whole[:-1]) > 2
+    assert sum(bool(part[1]) for part in whole[:-1]) > 1, "some were pruned"
     code, said = run(first, there, "--dry-run")
     assert (code, said["copied"], said["shards"], said["commands"]) == (0, False, 4, 1)
     code, done = run(first, f"{there}&shards=4")

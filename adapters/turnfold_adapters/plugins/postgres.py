@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import asyncpg
 
 from turnfold.errors import DiskError, NewerSchemaError
-from turnfold.ports.plugins import Row, Space, Write, Wrote
+from turnfold.ports.plugins import Everything, Row, Space, Write, Wrote
 from turnfold_adapters.stores.postgres.connection import (
     FAILURES,
     Link,
@@ -35,6 +35,7 @@ from turnfold_adapters.stores.postgres.schema import quoted
 _T = TypeVar("_T")
 _LAYOUT = 1
 _WAIT_S = 5.0  # a handler waits for it
+_COPY_S = 300.0
 _SWEEP = 100  # expired rows that one write removes (O05)
 _TABLES = f"""
 CREATE TABLE plugin_item (
@@ -65,6 +66,11 @@ _FAULTS = (
         "two values have the same version",
     ),
 )
+_EVERY = """
+SELECT number, plugin, namespace, key, data, version, schema, expires
+FROM plugin_change LEFT JOIN plugin_item ON true ORDER BY version
+"""
+_LAST = "UPDATE plugin_change SET number = $1"
 _COUNT = f"SELECT count(*) FROM plugin_item WHERE {_HERE}"
 _NEXT = "UPDATE plugin_change SET number = number + 1 RETURNING number, layout"
 _PUT = """
@@ -91,14 +97,16 @@ class _Thread:
         run = self._loop.run_forever
         threading.Thread(target=run, name="turnfold plugins", daemon=True).start()
 
-    def run(self, work: Coroutine[Any, Any, _T], address: str) -> _T:
+    def run(
+        self, work: Coroutine[Any, Any, _T], address: str, wait_s: float = _WAIT_S
+    ) -> _T:
         """Raises DiskError for a server that does not answer."""
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
-            return future.result(_WAIT_S)
+            return future.result(wait_s)
         except (LateError, TimeoutError) as exc:
             future.cancel()
-            problem = f"no answer in {_WAIT_S:.0f} s"
+            problem = f"no answer in {wait_s:.0f} s"
             raise DiskError(path=address, problem=problem) from exc
 
 
@@ -167,6 +175,24 @@ class PostgresPluginStore:
         rows = self._reading(lambda c: c.fetch(_ALL, *_keys(space), now))
         return [_row(row) for row in rows or ()]
 
+    def every(self) -> Everything:
+        rows = self._reading(lambda c: c.fetch(_EVERY), _COPY_S) or ()
+        if not rows:
+            return Everything()
+        found = [(_space(row), _row(row[3:])) for row in rows if row[1] is not None]
+        return Everything(rows[0][0], found)
+
+    def bring(self, everything: Everything) -> None:
+        async def bring(connection: _Connection, _: int) -> None:
+            rows = [
+                (*_keys(space), kept(r.key), r.data, r.version, r.schema, r.expires)
+                for space, r in everything.rows
+            ]
+            await connection.executemany(_PUT, rows)
+            await connection.execute(_LAST, everything.last)
+
+        self._writing(bring, wait=True, wait_s=_COPY_S)
+
     def changed(self) -> int:
         number = self._reading(lambda c: c.fetchval("SELECT number FROM plugin_change"))
         return 0 if number is None else number - self._mine
@@ -185,9 +211,9 @@ class PostgresPluginStore:
 
     # --- the connection ---
 
-    def _reading(self, ask: _Ask[_T]) -> _T | None:
+    def _reading(self, ask: _Ask[_T], wait_s: float = _WAIT_S) -> _T | None:
         """Read; None before the first write. Asks once more if the connection broke."""
-        return _thread().run(self._read(ask), self.address)
+        return _thread().run(self._read(ask), self.address, wait_s)
 
     async def _read(self, ask: _Ask[_T]) -> _T | None:
         link = self._linked()
@@ -203,9 +229,13 @@ class PostgresPluginStore:
         raise AssertionError  # the loop returns or raises
 
     def _writing(
-        self, ask: Callable[[_Connection, int], Awaitable[_T]], *, wait: bool
+        self,
+        ask: Callable[[_Connection, int], Awaitable[_T]],
+        *,
+        wait: bool,
+        wait_s: float = _WAIT_S,
     ) -> _T:
-        answer = _thread().run(self._write(ask, wait=wait), self.address)
+        answer = _thread().run(self._write(ask, wait=wait), self.address, wait_s)
         self._mine += 1
         return answer
 
@@ -293,6 +323,10 @@ async def _live(
 
 def _keys(space: Space) -> tuple[str, str]:
     return kept(space.plugin), kept(space.namespace)
+
+
+def _space(row: asyncpg.Record) -> Space:
+    return Space(shown(row[1]), shown(row[2]))
 
 
 def _row(row: asyncpg.Record) -> Row:

@@ -21,7 +21,7 @@ from turnfold.errors import (
     NewerSchemaError,
     NotAStoreError,
 )
-from turnfold.ports.plugins import Row, Space, Write, Wrote
+from turnfold.ports.plugins import Everything, Row, Space, Write, Wrote
 from turnfold_adapters.stores import cipher
 from turnfold_adapters.stores.private import make_private
 
@@ -78,6 +78,7 @@ _FAULTS = (
 _ROW = "SELECT key, data, version, schema, expires FROM items WHERE"
 _GET = f"{_ROW} {_HERE} AND key = ?3"
 _ALL = f"{_ROW} {_HERE} AND (expires IS NULL OR expires > ?3) ORDER BY version"
+_EVERY = "SELECT plugin, namespace, key, data, version, schema, expires FROM items"
 _COUNT = f"SELECT rows FROM counts WHERE {_HERE}"
 _PUT = (
     "INSERT INTO items VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO UPDATE SET "
@@ -183,6 +184,29 @@ class SqlitePluginStore:
         if db is None:
             return []
         return [Row(*row) for row in db.execute(_ALL, (*space, now))]
+
+    @_typed
+    def every(self) -> Everything:
+        if not self._path.exists():
+            return Everything()
+        db = read_only(self._path, self._key_file)
+        try:
+            if not self._known(db):
+                return Everything()
+            ((last,),) = db.execute("SELECT next FROM versions")
+            found = db.execute(f"{_EVERY} ORDER BY version")
+            rows = [(Space(*row[:2]), Row(*row[2:])) for row in found]
+        finally:
+            db.close()
+        return Everything(last, rows)
+
+    @_typed
+    def bring(self, everything: Everything) -> None:
+        with self._transaction(sync=True) as db:
+            db.execute("UPDATE versions SET next = ?", (everything.last,))
+            for space, r in everything.rows:
+                row = (r.key, r.data, r.version, r.schema, r.expires)
+                db.execute(_PUT, (*space, *row))
 
     @_typed
     def changed(self) -> int:

@@ -1,5 +1,9 @@
 """Copying a whole store into an empty one, through the port alone.
 
+A pruned record has no events left. The copy gets it as a record of a stream that stands
+for all that one prune has removed, and is then pruned in the same way: its position and
+hash stay, and the running hash is the same.
+
 The copy has the records, bodies, dedupe keys, summaries and waiting commands of its
 source, under the same running hash. No worker may run on the source meanwhile. An
 unfinished copy is thrown away, never continued: its source may have erased bodies
@@ -8,15 +12,19 @@ since.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from attrs import frozen
 
 from turnfold.errors import DiskError, InvalidInputError
 from turnfold.ports.store import (
     BLANK,
+    Count,
     Head,
+    Keeping,
     Listing,
+    Prune,
+    Record,
     Refused,
     Store,
     Summary,
@@ -43,23 +51,14 @@ class Copied:
     commands: int
 
 
-async def check_copyable(source: Store) -> None:
-    """Raises InvalidInputError for a pruned store: the port cannot write records
-    without their events."""
-    async for page in record_pages(source):
-        if any(record.pruned for record in page):
-            problem = "it was pruned, and a pruned store cannot be copied"
-            raise InvalidInputError(field="source", problem=problem)
-
-
 async def copy_all(source: Store, target: Store, tell: Tell) -> Copied:
     """`target` is empty and owned by the caller, `source` is owned and does not move."""
     end = (await source.load()).head
-    head, records = BLANK, 0
+    head, pruned = BLANK, _Pruned()
     async for page in record_pages(source):
-        head = await _stored(target, Write(base=head, records=page))
-        records += len(page)
-        tell(records, end.position)
+        records = [pruned.stand_in(record) for record in page]
+        head = await _stored(target, Write(base=head, records=records))
+        tell(head.position, end.position)
     if head != end:
         problem = f"its log ends at {end.position} with another hash than its records"
         raise InvalidInputError(field="source", problem=problem)
@@ -70,12 +69,57 @@ async def copy_all(source: Store, target: Store, tell: Tell) -> Copied:
     async for pairs in key_pages(source):
         await _stored(target, Write(base=head, keys=pairs))
         keys += len(pairs)
+    await _prune(source, target, head, pruned)
     await _summaries(source, target, head)
     commands = await source.inbox(_COMMANDS)
     await target.post(commands)
     return Copied(
-        head=head, records=records, bodies=bodies, keys=keys, commands=len(commands)
+        head=head,
+        records=head.position,
+        bodies=bodies,
+        keys=keys,
+        commands=len(commands),
     )
+
+
+class _Pruned:
+    """The streams that stand for pruned records. `versions`: by the position of the
+    record that has pruned them."""
+
+    def __init__(self) -> None:
+        self.versions: dict[int, int] = {}
+        self._at = 0
+
+    def stand_in(self, record: Record) -> Record:
+        """The record itself, or for a pruned one a record with its hash."""
+        if not record.pruned:
+            self._at = record.at
+            return record
+        by = record.version
+        version = self.versions[by] = self.versions.get(by, 0) + 1
+        name, place = _stream(by), record.position
+        return Record(place, name, version, 1, self._at, b"[]", record.hash)
+
+
+def _stream(by: int) -> str:
+    return f"pruned:{by}"
+
+
+async def _prune(source: Store, target: Store, head: Head, pruned: _Pruned) -> None:
+    for by in pruned.versions:
+        prune = Prune(by=by, streams=[_stream(by)])
+        await _stored(target, Write(base=head, prune=prune))
+    counts = await _counts(source)
+    if counts:
+        prune = Prune(by=0, streams=(), counts=counts)
+        await _stored(target, Write(base=head, prune=prune))
+
+
+async def _counts(source: Store) -> Sequence[Count]:
+    does = source.maintenance
+    if isinstance(does, Keeping):
+        return await does.pruned()
+    return ()
 
 
 async def _summaries(source: Store, target: Store, head: Head) -> None:

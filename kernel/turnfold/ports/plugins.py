@@ -66,6 +66,15 @@ class Wrote:
     full: bool = field(default=False, kw_only=True)
 
 
+@frozen
+class Everything:
+    """`last`: the last version that was given out. `rows`: expired ones, too, the
+    oldest first."""
+
+    last: int = 0
+    rows: Sequence[tuple[Space, Row]] = ()
+
+
 class PluginStore(Protocol):
     """Raises StoreError if it fails. Then the call stored nothing, or that is not
     known, and the kernel stops using it."""
@@ -89,6 +98,13 @@ class PluginStore(Protocol):
 
     def rows(self, space: Space, now: int) -> list[Row]:
         """All live rows, the oldest first."""
+
+    def every(self) -> "Everything":
+        """All that it holds, for a copy. Creates and changes nothing."""
+
+    def bring(self, everything: "Everything") -> None:
+        """Fill this store, which is empty, in one transaction. Durable when this
+        returns."""
 
     def changed(self) -> int:
         """A number that changes with writes of other processes; cheap."""
