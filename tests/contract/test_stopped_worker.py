@@ -121,3 +121,22 @@ async def test_a_send_that_a_person_allowed_goes_out_after_a_stop(
     await kernel.resolve(name, "resend", by="me")
     await spin()
     assert entry(kernel, name).phase is Phase.DELIVERED
+
+
+async def test_a_wire_that_never_agrees_with_the_decision_is_asked_with_a_pause(
+    lone: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The two follow one rule, so this takes a bug. Without a pause they would fill the
+    log as fast as the disk allows."""
+    lone.platform.keyed = True
+    lone.channels = {("t", "default"): keyed(lone, WINDOW)}
+    monkeypatch.setattr(Sender, "_is_stale", lambda *_: True)
+    kernel, name = await sent(lone, unknown(lands=True))
+    await lone.advance(60_000)
+    before = len(events(kernel, name))
+    await spin(200)
+    assert len(events(kernel, name)) == before
+    for _ in range(3):
+        await lone.advance(1_000)
+    assert len(events(kernel, name)) <= before + 3 * 2
+    assert len(lone.platform.calls) == 1

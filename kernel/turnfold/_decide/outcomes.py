@@ -45,6 +45,9 @@ from turnfold.ports.channel import (
 )
 
 DEADLINE = "deadline"  # why an outcome is unknown: its call ran into the deadline
+# The last look before the wire said no. The next decision should say why; if it ever says
+# yes again, the two must not go round without a pause.
+_STOPPED_MS = 1_000
 _STOPPED = frozenset({Phase.PARKED, Phase.DELIVERED, Phase.FAILED, Phase.ABORTED})
 
 
@@ -190,6 +193,8 @@ def _rejected(draft: UnitOfWork, entry: Entry, outcome: Rejected) -> None:
         close_gate(draft, entry.lane, outcome)
     if not rule.counts:  # no verdict on the message, nor on an older attempt
         due = passing(draft, entry, outcome) if rule.backs_off else None
+        if outcome.failure is FailureClass.STOPPED:
+            due = draft.now + _STOPPED_MS
         _defer(draft, entry, outcome, due)
     elif not rules.no_doubt(entry):
         _refused_in_doubt(draft, entry, outcome)
@@ -496,7 +501,8 @@ def withdraw(draft: UnitOfWork, stream: str, part: int, number: int) -> None:
     if over and rules.expiry_is_sure(entry, draft.sure_from):
         fail_entry(draft, entry, Reason.EXPIRED)
     else:
-        _defer(draft, entry, Rejected(failure=FailureClass.STOPPED), None)
+        stopped = Rejected(failure=FailureClass.STOPPED)
+        _defer(draft, entry, stopped, draft.now + _STOPPED_MS)
     attempt_if_free(draft, entry.lane)
 
 

@@ -275,7 +275,10 @@ def returned(draft: UnitOfWork, stream: str, run: int) -> None:
     conclude(draft, stream)
 
 
-STORE_FAILS = "store"  # the store failed before the handler was called
+STORE_FAILS = (
+    "store"  # the store failed, so the run could not begin or not say its answer
+)
+_STORE_MS = 60_000  # the longest wait for it
 
 
 def released(draft: UnitOfWork, stream: str, run: int, reason: str) -> None:
@@ -284,8 +287,11 @@ def released(draft: UnitOfWork, stream: str, run: int, reason: str) -> None:
     turn = draft.turn(stream)
     if rules.run_is_ours(turn, draft.authority, run):
         # A full outbox or a failing store needs some time.
-        waits = reason in (BackPressureError.code, STORE_FAILS)
-        due = draft.now + draft.settings.backoff_base_ms if waits else None
+        due = None
+        if reason == BackPressureError.code:
+            due = draft.now + draft.settings.backoff_base_ms
+        elif reason == STORE_FAILS:  # each further run of a handler may cost much
+            due = draft.now + min(backoff_ms(draft.settings, run, 1_000), _STORE_MS)
         draft.emit(stream, t.Released(run=run, reason=reason, due=due))
 
 

@@ -3,7 +3,7 @@ aborted."""
 
 import asyncio
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,7 @@ from turnfold.api.sent import CURRENT
 from turnfold.api.sources import Sources, UnreadError
 from turnfold.enums import TurnPhase
 from turnfold.errors import (
+    AlreadyRepliedError,
     BackPressureError,
     BusyError,
     DiskError,
@@ -45,7 +46,10 @@ if TYPE_CHECKING:
 
 _LOG = lines()
 # A missing or damaged body stays so; these errors may pass.
-_STORE_FAILS = (BusyError, DiskError, FateUnknownError, NotOpenError, OwnedError)
+_KEPT_S = 1.0  # between two tries to store an answer
+_CANNOT_WRITE = (BusyError, DiskError, FateUnknownError)
+_STORE_FAILS = (*_CANNOT_WRITE, NotOpenError, OwnedError)
+_CHAIN = 10  # errors
 Handler = Callable[[TurnHandle], Any]  # async, or plain: that runs in a thread
 
 
@@ -156,6 +160,11 @@ class Handlers:
                 return RunEnd("not_now", told(error), error.retry_after_ms)
             case Never():
                 return RunEnd("never", told(error))
+            case _ if any(map(self._is_of_our_store, _causes(error))):
+                _LOG.warning(
+                    "%s, run %s: the store failed it: %s", stream, run, told(error)
+                )
+                return RunEnd("stopped", STORE_FAILS)
             case _:
                 pass
         wait = _asked_wait_ms(error)
@@ -164,6 +173,13 @@ class Handlers:
         self.bugs += 1
         report(f"turn {stream}, run {run}: the handler raised", error)
         return RunEnd("raised", told(error))
+
+    def _is_of_our_store(self, error: BaseException) -> bool:
+        """Does it say that this kernel's store could not write? A handler may use
+        others."""
+        if not isinstance(error, _CANNOT_WRITE):
+            return False
+        return _file(error.path) == _file(self._kernel.store.address)
 
     def stop(self, stream: str) -> None:
         """The turn was aborted or superseded: cancel its run."""
@@ -257,13 +273,52 @@ def _asked_wait_ms(error: BaseException) -> int | None:
     return min(int(seconds * 1_000), LONGEST_WAIT_MS)
 
 
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error, and the errors that led to it: a handler may wrap one in its own."""
+    for _ in range(_CHAIN):
+        yield error
+        cause = answered(getattr, error, "__cause__", None).value
+        if cause is None:
+            cause = answered(getattr, error, "__context__", None).value
+        if not isinstance(cause, BaseException):
+            return
+        error = cause
+
+
+def _file(address: str) -> str:
+    return address.partition("?")[0]
+
+
+async def _reply(handle: TurnHandle, given: str | Payload) -> Any:
+    """Say the answer that a handler returned. It is computed: while the store cannot
+    take it, it is kept here, and the handler is not run again."""
+    failed: Exception | None = None
+    while True:
+        try:
+            if failed is not None:
+                await asyncio.sleep(_KEPT_S)
+            return await handle.reply(given)
+        except _CANNOT_WRITE as exc:
+            if failed is None:
+                _LOG.warning("%s: its answer waits for the store: %s", handle.id, exc)
+            failed = exc
+        except AlreadyRepliedError:
+            if failed is None:
+                raise
+            return None  # the commit of unknown fate had stored it
+        except asyncio.CancelledError as exc:  # at the deadline of the run
+            if failed is None:
+                raise
+            raise failed from exc
+
+
 async def _answer(handler: Handler, keep: _Keep, handle: TurnHandle) -> Any:
     """Call a handler. If it returns a text or a payload, send that as its reply."""
     CURRENT.set(handle)  # for this task and the tasks that it begins
     given = await _given(handler, keep, handle)
     await handle.check_awaited()
     if isinstance(given, str | Payload):
-        return await handle.reply(given)
+        return await _reply(handle, given)
     await handle.check_left()
     if given is not None:
         kind = type(given).__name__

@@ -181,6 +181,20 @@ BLAME: Final = (
         "test:contract/test_handle.py::costs_no_run",
     ),
     _broken(
+        "a run that could not store its answer is counted",
+        "turnfold.api.callbacks:Handlers._is_of_our_store",
+        "isinstance(error, _CANNOT_WRITE)",
+        "False",
+        "test:contract/test_full_disk.py::is_not_counted",
+    ),
+    _broken(
+        "a computed answer is dropped when the disk is full",
+        "turnfold.api.callbacks:_answer",
+        "_reply(handle, given)",
+        "handle.reply(given)",
+        "test:contract/test_full_disk.py::kept_until_there_is_room",
+    ),
+    _broken(
         "a call without await is not noticed",
         "turnfold.api.handle:TurnHandle.check_awaited",
         "if left:",

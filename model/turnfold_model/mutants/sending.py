@@ -31,6 +31,13 @@ SENDING: Final = (
         "test:contract/test_stopped_worker.py::that_a_person_allowed",
     ),
     _broken(
+        "a wire that says no is asked again without a pause",
+        "turnfold._decide.outcomes:_rejected",
+        "due = draft.now + _STOPPED_MS",
+        "pass",
+        "test:contract/test_stopped_worker.py::never_agrees",
+    ),
+    _broken(
         "a key is relied on right after the wall clock was set",
         "turnfold._runtime.sender:Sender._is_stale",
         "rules.key_window_open(held, age, sure_from)",
