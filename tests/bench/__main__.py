@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from attrs import define, field
 from tests.bench import (
@@ -106,8 +106,6 @@ def measure(only: list[str], *, quick: bool, turns: int | None = None) -> Measur
     rows = _rows(measured, quick=quick)
     if turns is not None:
         rows["questions"] = partial(questions.questions, turns=turns)
-    if unknown := set(only) - rows.keys():
-        sys.exit(f"no such row: {', '.join(unknown)}; there are: {', '.join(rows)}")
     with tempfile.TemporaryDirectory(prefix=".bench-", dir=Path.cwd()) as folder:
         for name, row in rows.items():
             if only and name not in only:
@@ -122,11 +120,26 @@ def measure(only: list[str], *, quick: bool, turns: int | None = None) -> Measur
     return measured
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of turns")
+    return int(text)
+
+
+def _writable(path: Path) -> bool:
+    return path.parent.is_dir() and not path.is_dir()
+
+
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser = _Parser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="smaller, a few minutes")
     parser.add_argument("--gate", action="store_true", help="only the bounds of CI")
-    parser.add_argument("--turns", type=int, help="of the store of 'questions'")
+    parser.add_argument("--turns", type=_count, help="of the store of 'questions'")
     parser.add_argument("--only", default="", help="names of rows, with commas")
     parser.add_argument(
         "--json",
@@ -138,8 +151,13 @@ def main() -> int:
     args = parser.parse_args()
     if args.gate:
         return gate.main()
-    before = report.machine()
     only = [name.strip() for name in args.only.split(",") if name.strip()]
+    for file in (args.json, args.svg):
+        if file not in (None, "-") and not _writable(Path(file)):
+            parser.error(f"{file} cannot be written")
+    if unknown := set(only) - (rows := _rows(Measured(), quick=True)).keys():
+        parser.error(f"no such row: {', '.join(unknown)}; there are: {', '.join(rows)}")
+    before = report.machine()
     measured = measure(only, quick=args.quick, turns=args.turns)
     found, missing = measured.found, measured.missing
     judged = targets.judge(found, missing)

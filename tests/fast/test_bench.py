@@ -1,10 +1,13 @@
 """The bench judges each target, and never drops one."""
 
 import asyncio
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.bench import instructions, questions, servers, tree
+from tests.bench.__main__ import main
 from tests.bench.compare import Rounds
 from tests.bench.imports import Imports
 from tests.bench.targets import TARGETS, judge
@@ -155,3 +158,25 @@ def test_the_questions_are_asked_of_a_store_that_can_be_read(tmp_path: Path) -> 
     asyncio.run(questions.fill(SqliteStore(path), 500))
     found = asyncio.run(questions.in_python(SqliteStore(path), 500))
     assert len(found) == 20
+
+
+@pytest.mark.case("X20")
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--only", "nosuch"),
+        ("--turns", "-1"),
+        ("--turns", "1e6"),
+        ("--nosuch",),
+        ("--json", "/nosuch/a.json"),
+        ("--svg", "/"),
+    ],
+    ids=" ".join,
+)
+def test_wrong_use_of_the_bench_is_one_line_and_exit_code_2(
+    words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["bench", *words])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert (end.value.code, capsys.readouterr().err.count("\n")) == (2, 1)
