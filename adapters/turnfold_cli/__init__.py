@@ -8,9 +8,11 @@ extra, 3 the store cannot be opened.
 """
 
 import gc
+import os
 import sys
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -85,11 +87,22 @@ def main() -> None:
     if missing:
         sys.stderr.write(_without(missing))
         sys.exit(USAGE)
+    _claim_streams()
     gc.disable()  # imports leave no garbage; looking for it costs a tenth
     application = app(sys.argv[1:])
     gc.freeze()
     gc.enable()
     application()
+
+
+def _claim_streams() -> None:
+    """A closed stream becomes one that forgets. A store must not get its number: what is
+    printed would go into the store."""
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            mode = "r" if name == "stdin" else "w"
+            stream = Path(os.devnull).open(mode, encoding="utf-8")  # noqa: SIM115
+            setattr(sys, name, stream)
 
 
 def _without(missing: list[str]) -> str:

@@ -11,7 +11,6 @@ from typing import Annotated, Any
 
 import typer
 from attrs import evolve, frozen
-from rich.console import Console
 
 from turnfold.api.acts import Act, Acted, Target
 from turnfold.errors import UsageError
@@ -33,7 +32,8 @@ from turnfold_cli.common import (
 )
 from turnfold_cli.filters import Wanted
 from turnfold_cli.of_sender import among, facts_of, lines_of, of_sender
-from turnfold_cli.output import age, clean, console, plain, say_json, screen_of, steps
+from turnfold_cli.output import age, clean, plain, say_json, screen_of, steps
+from turnfold_cli.screen import Screen, console
 
 
 def named() -> str:
@@ -252,7 +252,7 @@ async def _all(store: Store, question: Filter, of: OfSender | None) -> list[Row]
         before = page[-1].order
 
 
-def _show(screen: Console, act: Act, preview: Preview, extra: dict[str, Any]) -> None:
+def _show(screen: Screen, act: Act, preview: Preview, extra: dict[str, Any]) -> None:
     head, *more = told_of(act, preview, **extra)
     screen.print(clean(head))
     if preview.rows:

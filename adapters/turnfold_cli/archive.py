@@ -19,7 +19,7 @@ from turnfold_cli.common import (
     answering,
     is_encrypted,
 )
-from turnfold_cli.output import clean, console, plain, say_json
+from turnfold_cli.output import clean, plain, say_json
 from turnfold_cli.prune import (
     Dead,
     Dry,
@@ -32,6 +32,7 @@ from turnfold_cli.prune import (
     told,
     wish_of,
 )
+from turnfold_cli.screen import console
 from turnfold_cli.times import length
 
 Folder = Annotated[

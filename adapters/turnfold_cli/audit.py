@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 from attrs import frozen
+from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
@@ -46,7 +47,8 @@ from turnfold_cli.common import (
     read_file,
 )
 from turnfold_cli.head import read_heads
-from turnfold_cli.output import clean, console, plain, say_json
+from turnfold_cli.output import clean, plain, say_json
+from turnfold_cli.screen import console
 
 Source = Annotated[
     str | None,
@@ -273,7 +275,7 @@ def _progress(total: int | None) -> Iterator[Callable[[int], None] | None]:
     if not sys.stderr.isatty():
         yield None
         return
-    with Progress(console=console(stderr=True), transient=True) as bar:
+    with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("records", total=total)
         yield lambda position: bar.update(task, completed=position)
 
@@ -290,7 +292,7 @@ def _print(report: Report) -> None:
     screen = console()
     screen.print(verdict(report), style="green" if report.passed else "bold red")
     if not report.passed:
-        screen.print(_table(report))
+        Console(markup=False, emoji=False, width=screen.width).print(_table(report))
         if report.found > len(report.findings):
             screen.print(f"and {report.found - len(report.findings)} more", style="dim")
         screen.print(seen(report))

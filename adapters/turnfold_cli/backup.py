@@ -10,7 +10,8 @@ import typer
 from turnfold.audit import Report
 from turnfold_cli.common import STORE, AsJson, StorePath, answering
 from turnfold_cli.keep import checked, copied, free, place, staged
-from turnfold_cli.output import clean, console, say_json
+from turnfold_cli.output import clean, say_json
+from turnfold_cli.screen import console
 
 Target = Annotated[
     Path, typer.Argument(metavar="FILE", help="The copy; nothing may be there yet.")

@@ -9,7 +9,8 @@ import typer
 from turnfold_cli import FOUND, USAGE
 from turnfold_cli.acting import By, Why, named
 from turnfold_cli.common import STORE, AsJson, RefusedError, StorePath, answering
-from turnfold_cli.output import clean, console, say_json
+from turnfold_cli.output import clean, say_json
+from turnfold_cli.screen import console
 
 if TYPE_CHECKING:
     from turnfold_adapters.stores.postgres import PostgresStore

@@ -29,7 +29,8 @@ from turnfold.ports.store import Store, store_at
 from turnfold_adapters.stores.cipher import encrypts, parsed
 from turnfold_adapters.stores.sqlite import SqliteStore
 from turnfold_cli import FOUND, NO_STORE, USAGE
-from turnfold_cli.output import clean, columns, console, say_json, when
+from turnfold_cli.output import clean, columns, say_json, when
+from turnfold_cli.screen import console
 from turnfold_cli.usage import use_key
 
 T = TypeVar("T")

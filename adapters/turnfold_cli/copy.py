@@ -28,7 +28,8 @@ from turnfold_cli.common import (
     opened,
 )
 from turnfold_cli.keep import ONE_STORE, check_apart, file_of, progress
-from turnfold_cli.output import clean, console, say_json
+from turnfold_cli.output import clean, say_json
+from turnfold_cli.screen import console
 
 Source = Annotated[
     str, typer.Argument(metavar="SOURCE", help="A store, by path or address.")

@@ -3,7 +3,6 @@
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from turnfold.inspect import Filter, Found, Inspect
 from turnfold_cli import USAGE
@@ -16,16 +15,8 @@ from turnfold_cli.common import (
     ask,
 )
 from turnfold_cli.list_ import Limit
-from turnfold_cli.output import (
-    clean,
-    console,
-    cut,
-    day,
-    plain,
-    say_json,
-    when,
-    zone_line,
-)
+from turnfold_cli.output import clean, cut, day, plain, say_json, when, zone_line
+from turnfold_cli.screen import Screen, console
 from turnfold_cli.times import Since, Until, Utc, length, moment, span
 
 Where = Annotated[
@@ -83,7 +74,7 @@ def window(
     return Filter(since=middle - around, until=middle + around, limit=limit)
 
 
-def _print(screen: Console, place: str, found: tuple[Found, ...]) -> None:
+def _print(screen: Screen, place: str, found: tuple[Found, ...]) -> None:
     if not found:
         screen.print("no message that fits came in")
         channel, _, conversation = clean(place).partition("/")

@@ -18,7 +18,6 @@ from turnfold_cli.common import (
 from turnfold_cli.output import (
     age,
     clean,
-    console,
     plain,
     say_json,
     screen_of,
@@ -27,6 +26,7 @@ from turnfold_cli.output import (
     when,
     zone_line,
 )
+from turnfold_cli.screen import console
 from turnfold_cli.status import worker_text
 from turnfold_cli.times import Since, Utc, moment
 

@@ -11,7 +11,8 @@ import typer
 from turnfold.inspect import Overview
 from turnfold_cli import FOUND
 from turnfold_cli.common import STORE, AsJson, StoreHere, StorePath, answering, ask
-from turnfold_cli.output import clean, console, now_ms, plain, say_json, span
+from turnfold_cli.output import clean, now_ms, plain, say_json, span
+from turnfold_cli.screen import console
 
 _INBOX_MS = 30_000  # a worker reads it several times a second
 _WIRE_MS = 600_000  # a call has a deadline, and a large file more than a minute
@@ -30,7 +31,7 @@ def health(
             say_json(facts | {"worker": plain(view.worker), "position": view.position})
         else:
             for line in reasons or ["well"]:
-                console().print(clean(line), markup=False)
+                console().print(clean(line))
     if reasons:
         raise typer.Exit(FOUND)
 

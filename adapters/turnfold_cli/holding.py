@@ -19,7 +19,8 @@ from turnfold_cli.common import (
     opened,
     told,
 )
-from turnfold_cli.output import clean, console, say_json
+from turnfold_cli.output import clean, say_json
+from turnfold_cli.screen import console
 
 GATE = "gate:"  # the prefix of a gate's name
 _SHOWN = 12

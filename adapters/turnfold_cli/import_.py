@@ -24,7 +24,8 @@ from turnfold_cli.common import (
     for_people,
     opened,
 )
-from turnfold_cli.output import clean, console, say_json
+from turnfold_cli.output import clean, say_json
+from turnfold_cli.screen import console
 
 _SHOWN = 20  # left files to list
 
@@ -152,7 +153,7 @@ def _print(facts: dict[str, Any], address: str) -> None:
     screen = console()
 
     def say(text: str) -> None:
-        screen.print(clean(text), markup=False, soft_wrap=True)
+        screen.print(clean(text), soft_wrap=True)
 
     say(f"{facts['folder']}: {facts['found']:,} deliveries")
     if facts["dry_run"]:

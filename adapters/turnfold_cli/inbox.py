@@ -4,15 +4,8 @@ from collections.abc import Mapping
 
 from turnfold.inspect import CommandView
 from turnfold_cli.common import STORE, AsJson, StoreHere, StorePath, answering, ask
-from turnfold_cli.output import (
-    age,
-    console,
-    plain,
-    say_json,
-    screen_of,
-    when,
-    zone_line,
-)
+from turnfold_cli.output import age, plain, say_json, screen_of, when, zone_line
+from turnfold_cli.screen import console
 from turnfold_cli.times import Utc
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from rich.console import Console
 from rich.progress import Progress
 
 from turnfold.audit import Report, audit_store
@@ -21,7 +22,6 @@ from turnfold_adapters.stores.sqlite.copying import (
 )
 from turnfold_cli import FOUND, USAGE
 from turnfold_cli.common import RefusedError, opened
-from turnfold_cli.output import console
 
 Tell = Callable[[int, int], None]
 ONE_STORE = "source and target are one store"
@@ -98,6 +98,6 @@ def progress(what: str) -> Iterator[Tell]:
     if not sys.stderr.isatty():
         yield lambda done, whole: None  # noqa: ARG005  no terminal
         return
-    with Progress(console=console(stderr=True), transient=True) as bar:
+    with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, whole: bar.update(task, completed=done, total=whole)

@@ -17,15 +17,8 @@ from turnfold_cli.common import (
     place_text,
 )
 from turnfold_cli.filters import ENTRIES, TIMES, TURNS, Wanted, filtered
-from turnfold_cli.output import (
-    age,
-    console,
-    plain,
-    say_json,
-    screen_of,
-    when,
-    zone_line,
-)
+from turnfold_cli.output import age, plain, say_json, screen_of, when, zone_line
+from turnfold_cli.screen import console
 from turnfold_cli.times import Utc
 
 Limit = Annotated[int, typer.Option("--limit", "-n", min=1, max=100_000)]

@@ -8,7 +8,8 @@ import typer
 
 from turnfold_cli.certify import shared
 from turnfold_cli.common import STORE, AsJson, StorePath, answering
-from turnfold_cli.output import console, say_json
+from turnfold_cli.output import say_json
+from turnfold_cli.screen import console
 
 Dry = Annotated[
     bool, typer.Option("--dry-run", help="Say what would be done, change nothing.")

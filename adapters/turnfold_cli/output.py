@@ -5,8 +5,6 @@ hidden characters are escaped, on the screen and in JSON (`turnfold.visible`).
 """
 
 import json
-import os
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
@@ -18,12 +16,10 @@ import typer
 from msgspec import Struct
 from msgspec.structs import asdict
 from rich.cells import cell_len, set_cell_size
-from rich.console import Console
-from rich.text import Text
 
 from turnfold.visible import shown, shown_json
+from turnfold_cli.screen import Line, Screen
 
-_PIPED_WIDTH = 200  # columns without a terminal
 _TOO_LONG = 1000
 _LEAST = 8  # the least columns of a cell
 _DAY_MS = 86_400_000
@@ -39,14 +35,6 @@ _COLOURS = {
     "failed_retryable": "yellow",
     "attempted": "yellow",
 }
-
-
-def console(*, stderr: bool = False) -> Console:
-    stream = sys.stderr if stderr else sys.stdout
-    width = None if stream.isatty() or os.environ.get("COLUMNS") else _PIPED_WIDTH
-    return Console(
-        stderr=stderr, highlight=False, markup=False, emoji=False, width=width
-    )
 
 
 def say_json(value: object) -> None:
@@ -80,10 +68,6 @@ def clean(value: object) -> str:
     return shown(text[:_TOO_LONG]) + ("..." if len(text) > _TOO_LONG else "")
 
 
-def status(word: object) -> Text:
-    return Text(clean(word), style=_COLOURS.get(str(word), ""))
-
-
 def cut(text: str, width: int) -> str:
     """The text in at most `width` columns; two dots mark a cut."""
     if cell_len(text) <= width:
@@ -97,7 +81,7 @@ def columns(
     width: int,
     give: Sequence[str] = (),
     drop: Sequence[str] = (),
-) -> Iterator[Text]:
+) -> Iterator[Line]:
     """Rows as lines that fit, with a header. If they are too wide, the columns `drop`
     are left out in that order, then those of `give` are cut, each to its share. Columns
     that are empty in every row are left out; `id` is the last one."""
@@ -109,18 +93,17 @@ def columns(
             break
         need.pop(name, None)
     _shrink(need, [name for name in give if name in need], width)
-    yield Text(_line(need, {name: name for name in need}), style="bold")
+    yield Line().and_(_line(need, {name: name for name in need}), "bold")
     for row in shown_:
         yield _styled(_line(need, {n: cut(row[n], need[n]) for n in need}), row)
 
 
-def _styled(line: str, row: Mapping[str, str]) -> Text:
-    text = Text(line)
+def _styled(line: str, row: Mapping[str, str]) -> Line:
     word = row.get("status", "")
-    if word in _COLOURS and word in line:
-        start = line.index(word)
-        text.stylize(_COLOURS[word], start, start + len(word))
-    return text
+    if word not in _COLOURS or word not in line:
+        return Line().and_(line)
+    before, _, after = line.partition(word)
+    return Line().and_(before).and_(word, _COLOURS[word]).and_(after)
 
 
 def _total(need: Mapping[str, int]) -> int:
@@ -141,13 +124,13 @@ def _line(need: Mapping[str, int], row: Mapping[str, str]) -> str:
     return "  ".join(cells).rstrip()
 
 
-def screen_of(rows: Sequence[Mapping[str, str]], screen: Console, **how: Any) -> None:
+def screen_of(rows: Sequence[Mapping[str, str]], screen: Screen, **how: Any) -> None:
     """Print rows; see `columns`."""
     for line in columns(rows, width=screen.width, **how):
         screen.print(line, soft_wrap=True)
 
 
-def steps(screen: Console, commands: Sequence[tuple[str, str]]) -> None:
+def steps(screen: Screen, commands: Sequence[tuple[str, str]]) -> None:
     """The options of a person, a line each, with the command to type at its end."""
     wide = max((cell_len(text) for text, _ in commands), default=0)
     for text, command in commands:

@@ -5,7 +5,6 @@ import sys
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from turnfold import Kernel
 from turnfold.api.keeping import Pruning, candidates
@@ -21,7 +20,8 @@ from turnfold_cli.common import (
     opened,
 )
 from turnfold_cli.filters import split
-from turnfold_cli.output import clean, console, now_ms, plain, say_json
+from turnfold_cli.output import clean, now_ms, plain, say_json
+from turnfold_cli.screen import Screen, console
 from turnfold_cli.times import length
 
 Older = Annotated[
@@ -127,14 +127,14 @@ async def _pruned(address: str, wish: dict[str, Any]) -> Pruning:
         return await kernel.prune(**wish, tell=tell)
 
 
-def _print(screen: Console, found: int, done: Pruning, *, dry: bool) -> None:
+def _print(screen: Screen, found: int, done: Pruning, *, dry: bool) -> None:
     if dry or not found:
         screen.print(f"{found:,} turns and entries are over and old enough")
         return
     told(screen, done)
 
 
-def told(screen: Console, done: Pruning) -> None:
+def told(screen: Screen, done: Pruning) -> None:
     """Print how many streams were removed, and how many stayed."""
     screen.print(f"{done.streams:,} streams with {done.events:,} events are gone")
     for reason, count in sorted(done.left.items()):

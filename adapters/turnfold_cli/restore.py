@@ -23,7 +23,8 @@ from turnfold_cli.common import (
     not_for_archives,
 )
 from turnfold_cli.keep import check_apart, checked, copied, file_of, free, place, staged
-from turnfold_cli.output import clean, console, say_json
+from turnfold_cli.output import clean, say_json
+from turnfold_cli.screen import console
 
 Source = Annotated[
     Path, typer.Argument(metavar="FILE", help="A backup (`turnfold backup`).")

@@ -12,7 +12,8 @@ from turnfold_cli.common import (
     for_people,
     opened,
 )
-from turnfold_cli.output import clean, console, say_json
+from turnfold_cli.output import clean, say_json
+from turnfold_cli.screen import console
 
 
 def restored(

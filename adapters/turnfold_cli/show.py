@@ -6,8 +6,6 @@ from itertools import groupby
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
 from turnfold.inspect import (
     AttemptView,
@@ -33,7 +31,6 @@ from turnfold_cli.common import (
 from turnfold_cli.output import (
     clean,
     clock,
-    console,
     day,
     now_ms,
     plain,
@@ -43,6 +40,7 @@ from turnfold_cli.output import (
     when,
     zone_line,
 )
+from turnfold_cli.screen import Line, Screen, console
 from turnfold_cli.times import Utc
 
 _NAME = 10  # columns of the names of facts
@@ -84,8 +82,8 @@ def what_of(view: View) -> str:
             return view.id.partition(":")[0]
 
 
-def _print(screen: Console, view: View, *, verbose: bool) -> None:
-    _line(screen, Text(clean(verdict_of(view)), style="bold"))
+def _print(screen: Screen, view: View, *, verbose: bool) -> None:
+    screen.print(clean(verdict_of(view)), style="bold")
     _next(screen, view.next)
     screen.print()
     for name, text in facts_of(view):
@@ -114,12 +112,10 @@ def _sentence(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _next(screen: Console, following: Next) -> None:
-    text = Text(f"Next: {clean(following.text)}")
-    text.append(due_text(following), style="dim")
-    if following.person:
-        text.stylize("magenta")
-    _line(screen, text)
+def _next(screen: Screen, following: Next) -> None:
+    colour = "magenta" if following.person else ""
+    line = Line().and_(f"Next: {clean(following.text)}", colour)
+    screen.print(line.and_(due_text(following), f"dim {colour}".strip()))
     steps(screen, following.commands)
 
 
@@ -227,22 +223,21 @@ def events_of(view: TurnView | EntryView | LedgerView) -> list[EventView]:
     return sorted(events, key=lambda event: event.position)
 
 
-def _events(screen: Console, events: Sequence[EventView], *, verbose: bool) -> None:
+def _events(screen: Screen, events: Sequence[EventView], *, verbose: bool) -> None:
     if not verbose:
-        _line(screen, Text(f"-v shows the {len(events)} events", style="dim"))
+        screen.print(f"-v shows the {len(events)} events", style="dim")
         return
     screen.print()
     _timeline(screen, events)
 
 
-def _timeline(screen: Console, events: Sequence[EventView]) -> None:
+def _timeline(screen: Screen, events: Sequence[EventView]) -> None:
     """A line for each event, and one for each new day."""
     for today, happened in days_of(events):
         screen.print(today, style="dim")
         for event, text in happened:
-            line = Text(f"{event.position:>7}  {clock(event.at)}  ", style="dim")
-            line.append(clean(text), style="none")
-            _line(screen, line, indent=19)
+            line = Line().and_(f"{event.position:>7}  {clock(event.at)}  ", "dim")
+            screen.print(line.and_(clean(text)), indent=19)
     screen.print()
 
 
@@ -268,19 +263,6 @@ def _short(stream: str) -> str:
     return tail or name.partition(":")[0]
 
 
-def _fact(screen: Console, name: str, text: str) -> None:
-    line = Text(f"{name:<{_NAME}}", style="dim")
-    line.append(clean(text), style="none")
-    _line(screen, line, indent=_NAME)
-
-
-def _line(screen: Console, text: Text, *, indent: int = 0) -> None:
-    """Print a line, broken at the width, between words if possible; further lines are
-    indented."""
-    first, *rest = text.wrap(screen, screen.width) or [text]
-    screen.print(first)
-    if rest:
-        left = text[len(first.plain) :]
-        left = left[len(left.plain) - len(left.plain.lstrip()) :]
-        for line in left.wrap(screen, max(20, screen.width - indent)):
-            screen.print(Text(" " * indent) + line)
+def _fact(screen: Screen, name: str, text: str) -> None:
+    line = Line().and_(f"{name:<{_NAME}}", "dim").and_(clean(text))
+    screen.print(line, indent=_NAME)

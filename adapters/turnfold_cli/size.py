@@ -6,13 +6,12 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from rich.console import Console
-
 from turnfold.inspect.times import clock_of
 from turnfold.ports.store import COUNT_BY, Listing, Store
 from turnfold_cli.common import STORE, AsJson, StoreHere, StorePath, answering, opened
 from turnfold_cli.keep import keeping
-from turnfold_cli.output import clean, console, say_json, screen_of
+from turnfold_cli.output import clean, say_json, screen_of
+from turnfold_cli.screen import Screen, console
 
 _DAY_MS = 86_400_000
 _AGES = (("1 day", 1), ("7 days", 7), ("30 days", 30), ("older", 1 << 30))
@@ -89,7 +88,7 @@ def _share(name: str, count: int, whole: int, amount: int) -> Mapping[str, Any]:
     return {"name": name, "streams": count, "bytes": amount * count // whole}
 
 
-def _print(screen: Console, facts: Mapping[str, Any]) -> None:
+def _print(screen: Screen, facts: Mapping[str, Any]) -> None:
     screen.print(clean(str(facts["store"])), soft_wrap=True)
     rows = [
         {"what": name, "size": _bytes(amount)}

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from turnfold.enums import Kind
 from turnfold.inspect import Filter, Tally
@@ -17,7 +16,8 @@ from turnfold_cli.common import (
     ask,
 )
 from turnfold_cli.filters import Kinds, Name, Reasons, split
-from turnfold_cli.output import console, plain, say_json, screen_of, zone, zone_line
+from turnfold_cli.output import plain, say_json, screen_of, zone, zone_line
+from turnfold_cli.screen import Screen, console
 from turnfold_cli.times import Since, Until, Utc, span
 
 _BAR = 16  # columns
@@ -65,7 +65,7 @@ def stats(
 
 
 def _print(
-    screen: Console, groups: Sequence[str], tallies: Sequence[Tally], since: str | None
+    screen: Screen, groups: Sequence[str], tallies: Sequence[Tally], since: str | None
 ) -> None:
     if not tallies:
         screen.print(f"nothing that fits since {since}: --since 90d looks further back")

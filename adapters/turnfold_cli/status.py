@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import typer
-from rich.console import Console
 
 from turnfold.inspect import GateView, Overview, Row, Tally, WorkerView
 from turnfold_cli import FOUND
@@ -20,7 +19,6 @@ from turnfold_cli.common import (
 from turnfold_cli.output import (
     age,
     clean,
-    console,
     cut,
     now_ms,
     plain,
@@ -31,6 +29,7 @@ from turnfold_cli.output import (
     when,
     zone_line,
 )
+from turnfold_cli.screen import Screen, console
 from turnfold_cli.times import Utc
 
 _GATES = 3  # gates to name
@@ -53,7 +52,7 @@ def status(
         raise typer.Exit(FOUND)
 
 
-def _print(screen: Console, view: Overview) -> None:
+def _print(screen: Screen, view: Overview) -> None:
     screen.print(verdict(view), style="bold magenta" if view.needed else "green")
     steps(screen, view.needed)
     screen.print()

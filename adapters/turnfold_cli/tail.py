@@ -6,8 +6,6 @@ from typing import Annotated
 
 import typer
 from attrs import define, field
-from rich.console import Console
-from rich.text import Text
 
 from turnfold.inspect import EventView, Inspect, Row, export
 from turnfold.ports.store import Record, Store
@@ -21,7 +19,8 @@ from turnfold_cli.common import (
     place_text,
 )
 from turnfold_cli.filters import Name, split
-from turnfold_cli.output import clean, clock, console, cut, day, zone_line
+from turnfold_cli.output import clean, clock, cut, day, zone_line
+from turnfold_cli.screen import Line, Screen, console
 from turnfold_cli.times import Utc
 
 _POLL_S = 0.2
@@ -66,7 +65,7 @@ class Follower:
     of: frozenset[str]
     channel: str | None
     as_json: bool
-    screen: Console
+    screen: Screen
     rows: dict[str, Row | None] = field(factory=dict)
     day: str = ""
 
@@ -120,10 +119,8 @@ class Follower:
         room = self.screen.width - 8 - 2 - 9
         shown = cut(place, max(8, room // 4))
         words = cut(clean(event.text), room - len(shown) - 2)
-        line = Text(f"{clock(event.at)}  ", style="dim")
-        line.append(f"{name:<7}  ", style="cyan")
-        line.append(f"{shown}  " if shown else "")
-        line.append(words)
+        line = Line().and_(f"{clock(event.at)}  ", "dim").and_(f"{name:<7}  ", "cyan")
+        line = line.and_(f"{shown}  " if shown else "").and_(words)
         self.screen.print(line, soft_wrap=True)
 
 

@@ -54,14 +54,26 @@ class Commands(TyperGroup):
         how["standalone_mode"] = False
         try:
             code = super().main(words, **how)
+            sys.stdout.flush()
         except typer.Abort:
             sys.exit(130)
+        except OSError as exc:
+            if exc.filename is not None:
+                raise
+            _unwritten(exc)
         except Exception as exc:
             say = getattr(exc, "format_message", None)
             if say is None:
                 raise
             _refuse(exc, say(), as_json="--json" in words)
         sys.exit(code or 0)
+
+
+def _unwritten(exc: OSError) -> NoReturn:
+    """The output has no room, or its reader is gone: all that names no file."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the rest is flushed at the end
+    typer.echo(f"turnfold: the output cannot be written: {exc.strerror}", err=True)
+    sys.exit(USAGE)
 
 
 def _refuse(exc: Exception, message: str, *, as_json: bool) -> NoReturn:
