@@ -1,10 +1,15 @@
 """An adapter with a bug holds its channel, and not each message (U15)."""
 
+import logging
+import socket
+from collections.abc import AsyncIterator
 from typing import Any
 
+import aiohttp
+import httpx
 import pytest
 
-from turnfold import Accepted, Kernel, Receipt
+from turnfold import Accepted, Inbound, Kernel, Receipt
 from turnfold.enums import FailureClass, Phase
 from turnfold_model.testing.gateway import Gateway, entry, route, spin
 
@@ -14,8 +19,9 @@ pytestmark = pytest.mark.case("U15")
 class Buggy:
     """Raises a bug for each message whose text is not `spared`, while it is `broken`."""
 
-    def __init__(self, where: str) -> None:
+    def __init__(self, where: str, error: Exception | None = None) -> None:
         self.where, self.broken, self.spared = where, True, ""
+        self.error = error or AttributeError("part.conversation")
         self.calls = 0
         if where == "prepare":
             self.prepare = self._prepare
@@ -31,7 +37,7 @@ class Buggy:
         if where == self.where:
             self.calls += 1
             if self.broken and part.payload.text != self.spared:
-                raise AttributeError("part.conversation")
+                raise self.error
 
 
 async def _queued(kernel: Kernel, count: int) -> list[str]:
@@ -96,3 +102,75 @@ async def test_one_message_that_breaks_it_holds_nothing_back(wild: Gateway) -> N
         await kernel.settled(done.entry_id, 1_000)
     assert not _gates(kernel)
     assert entry(kernel, poison.entry_id).failure is FailureClass.CANCELLED
+
+
+def _from_a_cut() -> Exception:
+    error = RuntimeError("the client gave up")
+    error.__cause__ = ConnectionResetError(104, "reset")
+    return error
+
+
+def _answered(status: int) -> Exception:
+    asked = httpx.Request("POST", "http://platform.example/")
+    answer = httpx.Response(status, request=asked)
+    return httpx.HTTPStatusError("no", request=asked, response=answer)
+
+
+NETWORK = [
+    _answered(503),
+    httpx.ReadTimeout("late"),
+    httpx.RemoteProtocolError("Server disconnected without sending a response."),
+    httpx.ConnectError("Name or service not known"),
+    aiohttp.ServerDisconnectedError(),
+    aiohttp.ClientPayloadError("not completed"),
+    socket.gaierror(-2, "Name or service not known"),
+    _from_a_cut(),
+]
+
+
+@pytest.mark.parametrize("error", NETWORK, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("where", ["send", "prepare"])
+async def test_a_broken_connection_is_one_line_and_no_bug(
+    wild: Gateway, where: str, error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of a channel without `classify`. A page of traceback for each cut hides the bugs."""
+    buggy = Buggy(where, error)
+    wild.channels = {("t", "default"): buggy}
+    kernel = await wild.start()
+    await _queued(kernel, 6)
+    assert buggy.calls == 6, "no gate of the account is closed"
+    assert kernel.health()["foreign_bugs"].get("t/default", 0) == 0
+    lines = [r for r in caplog.records if f"{where}() raised" in r.getMessage()]
+    assert len(lines) == 6
+    assert {(r.levelno, r.exc_info) for r in lines} == {(logging.WARNING, None)}
+
+
+async def test_a_refusal_that_nobody_reads_is_a_bug(wild: Gateway) -> None:
+    wild.channels = {("t", "default"): Buggy("send", _answered(400))}
+    kernel = await wild.start()
+    await _queued(kernel, 1)
+    assert kernel.health()["foreign_bugs"]["t/default"] == 1
+
+
+async def test_a_bug_while_a_cut_is_handled_is_a_bug(wild: Gateway) -> None:
+    error = AttributeError("part.conversation")
+    error.__context__ = ConnectionResetError(104, "reset")
+    wild.channels = {("t", "default"): Buggy("send", error)}
+    kernel = await wild.start()
+    await _queued(kernel, 1)
+    assert kernel.health()["foreign_bugs"]["t/default"] == 1
+
+
+async def test_a_source_whose_connection_breaks_has_one_line(
+    wild: Gateway, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def source(cursor: str | None) -> AsyncIterator[tuple[Inbound | None, str]]:
+        raise httpx.ReadTimeout("late")
+        yield None, "1"
+
+    kernel = await wild.start()
+    kernel.source("t", source)
+    await spin()
+    (line,) = [r for r in caplog.records if "source t/default" in r.getMessage()]
+    assert (line.levelno, line.exc_info) == (logging.WARNING, None)
+    assert "ReadTimeout: late" in line.getMessage()

@@ -29,6 +29,7 @@ from turnfold._runtime.calls import (
     report,
     told,
 )
+from turnfold._runtime.network import is_of_network
 from turnfold._runtime.policies import OnUnknown, policies
 from turnfold._runtime.programs import Prepared
 from turnfold.enums import Decoration, DeliveryClass, FailureClass, GateScope, Kind
@@ -476,10 +477,12 @@ class AttachedChannel:
     def _bug(self, method: str, error: BaseException) -> bool:
         """Count and log an error that is a bug of the adapter. A broken connection is
         no bug."""
-        if isinstance(error, OSError | TimeoutError):
+        what = f"channel {self.name}/{self.account}: {method}() raised"
+        if is_of_network(error):
+            _LOG.warning("%s %s", what, told(error))
             return False
         self.bugs += 1
-        report(f"channel {self.name}/{self.account}: {method}() raised", error)
+        report(what, error)
         return True
 
 

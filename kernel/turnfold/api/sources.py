@@ -14,6 +14,7 @@ from turnfold._decide.accepting import SourceCursor, Update
 from turnfold._log.ids import cursor_of
 from turnfold._runtime.calls import CallResult, Calls, answered, report, told
 from turnfold._runtime.lasting import Lasting
+from turnfold._runtime.network import is_of_network
 from turnfold._state.fold import Cursor
 from turnfold._state.turn import Turn
 from turnfold.api.handle import inbound_of
@@ -270,9 +271,12 @@ class _Pull:
         if error is None:
             self._error = "it ended"
             _LOG.warning("%s ended; again in %.0f s", where, pause)
+            return
+        self._error, what = told(error), f"{where} broke; again in {pause:.0f} s"
+        if is_of_network(error):
+            _LOG.warning("%s: %s", what, self._error)
         else:
-            self._error = told(error)
-            report(f"{where} broke; again in {pause:.0f} s", error)
+            report(what, error)
 
     async def _once(self) -> None:
         start = answered(self._stream, await self._cursor())

@@ -105,6 +105,27 @@ WAITING: Final = (
         f"{_BROKEN}::a_bug_for_everything",
     ),
     _broken(
+        "a timeout of a client library is a bug of the adapter",
+        "turnfold._runtime.network:_is_named",
+        'names.get(str(one.__module__).partition(".")[0], ())',
+        "()",
+        f"{_BROKEN}::a_broken_connection",
+    ),
+    _broken(
+        "a refusal that a client library raises is of the network",
+        "turnfold._runtime.network:_is_5xx",
+        "status >= 500",
+        "status >= 400",
+        f"{_BROKEN}::a_refusal_that",
+    ),
+    _broken(
+        "a bug that comes up while a cut is handled is of the network",
+        "turnfold._runtime.network:is_of_network",
+        "found.__cause__",
+        "found.__context__",
+        f"{_BROKEN}::a_bug_while_a_cut",
+    ),
+    _broken(
         "what waits for something else is never too old",
         "turnfold._decide.schedule:_in_age",
         "step.act is Act.WAIT and draft.now < old_at",
