@@ -7,7 +7,7 @@ import hmac
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -389,21 +389,26 @@ async def test_an_envelope_is_answered_after_its_message_is_durable(
         await until(lambda: len(slack.unanswered) == 1)
 
 
+@asynccontextmanager
+async def gateway(
+    slack: FakeSlack, folder: Path, answer: Callable[[Any], str]
+) -> AsyncIterator[Kernel]:
+    """One life of a bot."""
+    async with Kernel(folder / "bot.db", settings=QUICK) as kernel:
+        bot = made(slack)
+        kernel.attach("slack", bot)
+        kernel.source("slack", bot.source)
+        kernel.on_turn(answer)
+        yield kernel
+
+
 @case("H01")
 async def test_what_was_not_answered_comes_again_and_makes_no_second_turn(
     tmp_path: Path, slack: FakeSlack
 ) -> None:
     slack.says("C1", "hi")
     assert (await taken(slack, 1))[0].text == "hi"  # died before its answer
-    async with Kernel(tmp_path / "bot.db", settings=QUICK) as kernel:
-        bot = made(slack)
-        kernel.attach("slack", bot)
-        kernel.source("slack", bot.source)
-
-        @kernel.on_turn
-        async def answer(turn: Any) -> str:
-            return f"You said: {turn.inbound.text}"
-
+    async with gateway(slack, tmp_path, lambda turn: f"You said: {turn.inbound.text}"):
         await until(lambda: not slack.unanswered)
         body = next(iter(slack.says("C1", "x") and slack.unanswered.values()))
         slack.unanswered["again"] = {**body, "envelope_id": "again"}
@@ -429,15 +434,11 @@ async def test_a_mention_is_one_turn_in_any_number_of_lives(
     text = f"<@{BOT_USER}> hey"
     ts = slack.says("C1", text, client_msg_id="m-1")
     for _ in range(2):
-        async with Kernel(tmp_path / "bot.db", settings=QUICK) as kernel:
-            bot = made(slack)
-            kernel.attach("slack", bot)
-            kernel.source("slack", bot.source)
-
-            @kernel.on_turn
-            async def answer(turn: Any) -> str:
-                return f"mentioned: {turn.inbound.body['mentioned']}"
-
+        async with gateway(
+            slack,
+            tmp_path,
+            lambda turn: f"mentioned: {turn.inbound.body['mentioned']}",
+        ) as kernel:
             await until(lambda: not slack.unanswered)
             await kernel.at_rest(20_000)
             (turn,) = await kernel.inspect.list(Filter(what="turn"))
