@@ -66,6 +66,8 @@ _STILL: Final = frozenset(
 _CLASSES: Final = MappingProxyType(
     {frozenset[str](): "blind", frozenset({"keyed"}): "keyed"}
     | {frozenset({"lookup"}): "lookup", frozenset({"keyed", "lookup"}): "keyed+lookup"}
+    # An entry of these that went out whole; one with a placeholder is of `trace_live`.
+    | {frozenset({one, "editable"}): f"{one}+editable" for one in ("keyed", "lookup")}
 )
 
 
@@ -137,7 +139,7 @@ def _constants(entry: Entry) -> tuple[tuple[str, object], ...]:
         why = f"policy {', '.join(sorted(said))}"
         raise OutsideError(why)
     # A log does not tell what a later channel offers: it may offer less.
-    later = "lookup" if "+" in kind else kind
+    later = kind.rpartition("+")[2]
     return (
         *(("Parts", len(parts)), ("Budget", entry.budget)),
         *(("Plan", kind), ("Offers", later), ("Ages", "+" in kind)),

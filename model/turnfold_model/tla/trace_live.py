@@ -97,9 +97,6 @@ def _constants(entry: Entry) -> tuple[tuple[str, object], ...]:
         why = "edits among several parts"
         raise OutsideError(why)
     part = entry.parts[0]
-    if entry.planned and part.classes != {"editable"}:
-        why = "editable and more"
-        raise OutsideError(why)
     policy = part.policy or entry.policy or "hold"
     if policy != "hold":
         why = f"policy {policy}"
@@ -122,11 +119,19 @@ def _steps(event: Record, before: Entry, after: Entry) -> Iterator[Step]:
     yield Step(word, then)
 
 
+def _act(data: Record) -> str:
+    act = str(data.get("act", "whole"))
+    if act not in ACTIONS:
+        why = "whole by one class, and edited by another"
+        raise OutsideError(why)
+    return act
+
+
 def _word(name: str, data: Record, before: Entry) -> str:
     cause = data.get("failure") or data.get("cause")
     match name:
         case "attempted":
-            return str(data.get("act", "send"))
+            return _act(data)
         case "placed" if data.get("stray"):
             return "stray"
         case "delivered":
