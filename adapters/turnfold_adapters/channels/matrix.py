@@ -20,7 +20,7 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from turnfold.arguments import Id, Some, Url, Word, checked
 from turnfold.enums import DeliveryClass, FailureClass, Kind
@@ -114,6 +114,12 @@ class MatrixChannel:
     async def aclose(self) -> None:
         """Close the connections. The channel may be used again afterwards."""
         await self._client.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
 
     def plan(
         self, payload: Payload, route: Route, kind: Kind, context: PlanContext
