@@ -93,6 +93,8 @@ def worker(
                 screen.print(began, style="dim")
             if found.alive is False or found.id is None:
                 screen.print("next: start the gateway, and then turnfold health")
+            elif found.stopped:
+                screen.print(f"next: kill -CONT {found.pid}")
     if not found.alive:
         raise typer.Exit(FOUND)
 

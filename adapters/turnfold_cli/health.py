@@ -42,6 +42,8 @@ def _reasons(view: Overview, now: int) -> Iterator[str]:
         yield "no worker has ever run here"
     elif worker.alive is False:
         yield f"no worker is alive; the last one was pid {worker.pid} on {worker.host}"
+    elif worker.stopped:
+        yield f"the worker's process is stopped: kill -CONT {worker.pid}"
     waited = 0 if view.inbox_since is None else now - view.inbox_since
     if waited > _INBOX_MS:
         yield f"the inbox has not been read for {span(waited)}: {view.inbox} wait in it"

@@ -122,6 +122,7 @@ def worker_text(worker: WorkerView) -> str:
     if worker.id is None:
         return "none has ever run here"
     word = {True: "alive", False: "not running", None: "on another host"}[worker.alive]
+    word = "stopped" if worker.stopped else word
     who = f"pid {worker.pid} on {worker.host}, epoch {worker.epoch}"
     since = "" if worker.since is None else f" for {age(worker.since)}"
     if not worker.alive:

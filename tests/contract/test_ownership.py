@@ -7,13 +7,15 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Self
 
 import pytest
 from attrs import evolve
+from typer.testing import CliRunner
 
+from turnfold import Kernel
 from turnfold.errors import DiskError
 from turnfold_adapters.stores import processes
 from turnfold_adapters.stores.memory import MemoryDisk, MemoryStore
@@ -24,6 +26,7 @@ from turnfold_adapters.stores.ownership import (
     _is_locked,
 )
 from turnfold_adapters.stores.sqlite import SqliteStore
+from turnfold_cli import app
 from turnfold_model.checks.store_kit import head_of
 
 WORKER = """
@@ -90,9 +93,61 @@ async def test_while_another_process_owns_the_store_it_cannot_be_taken(
 @pytest.mark.case("P03")
 async def test_a_stopped_owner_is_not_replaced(store: SqliteStore) -> None:
     with Worker(store.path) as worker:
+        assert not store.ownership().stopped
         worker.kill(signal.SIGSTOP)
+        await _until(lambda: store.ownership().stopped)
         assert await store.ownership().take() is None
         worker.kill(signal.SIGCONT)
+        await _until(lambda: not store.ownership().stopped)
+
+
+@pytest.mark.case("P03", "S14")
+async def test_others_see_that_the_owner_is_stopped_and_what_to_do(
+    store: SqliteStore,
+) -> None:
+    async with Kernel(store.path):
+        pass  # a store with a record
+    with Worker(store.path) as worker:
+        worker.kill(signal.SIGSTOP)
+        await _until(lambda: store.ownership().stopped)
+        wakes = f"kill -CONT {worker.process.pid}"
+        async with Kernel(SqliteStore(store.path)) as standby:
+            assert "kill -CONT" in standby.health()["standing_by"]
+            assert "process is stopped" in "; ".join(standby.is_well().reasons)
+        for command in ("worker", "health", "status"):
+            words = [command, store.path]
+            done = await asyncio.to_thread(CliRunner().invoke, app(words), words)
+            assert wakes in done.output
+        worker.kill(signal.SIGCONT)
+
+
+@pytest.mark.case("F06")
+async def test_an_owner_that_nobody_has_reaped_is_dead(store: SqliteStore) -> None:
+    """Its parent lives and does not ask for its end: a supervisor that hangs. Its lock is
+    gone, and its process id is not free."""
+    with Worker(store.path) as worker:
+        current = await store.ownership().current()
+        assert current is not None
+        worker.kill()
+        stat = Path(f"/proc/{worker.process.pid}/stat")
+        await _until(lambda: ") Z " in stat.read_text())
+        assert not processes.is_alive(current)
+        assert await store.ownership().taken() is False
+        _remove_lock_file(store)
+        assert await store.ownership().take() is not None
+
+
+def _remove_lock_file(store: SqliteStore) -> None:
+    """Then the lock alone cannot tell whether the last owner lives."""
+    Path(f"{store.path}.worker").unlink()
+
+
+async def _until(holds: Callable[[], bool]) -> None:
+    for _ in range(500):
+        if holds():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it did not come to pass within 5 s")
 
 
 async def test_the_standby_takes_over_as_soon_as_the_owner_is_killed(

@@ -127,6 +127,10 @@ class MemoryOwnership:
     async def taken(self) -> bool | None:
         return self._disk.room.holder is not None
 
+    @property
+    def stopped(self) -> bool:
+        return False  # it is this process
+
     def release(self) -> None:
         """Release the lock, if held, and wake waiting processes."""
         room = self._disk.room

@@ -30,6 +30,7 @@ from turnfold.errors import DiskError
 from turnfold.ports.store import Owner
 from turnfold_adapters.stores.processes import (
     is_alive,
+    is_stopped,
     running_loop,
     start_time,
     this_process,
@@ -169,6 +170,11 @@ class FileOwnership:
             return _key_of(self._file) == self._held[0] and self._book.intact()
         except OSError:  # its folder is not reachable: the lock cannot be checked
             return False
+
+    @property
+    def stopped(self) -> bool:
+        claim = self._book.claim()
+        return claim is not None and is_stopped(claim.owner)
 
     @property
     def ended(self) -> bool:

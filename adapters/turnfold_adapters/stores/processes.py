@@ -10,11 +10,13 @@ import asyncio
 import os
 import platform
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
 
 from turnfold.ports.store import Owner
 
 _PROC = Path("/proc")
+_STATE, _THREADS, _START = 0, 17, 19  # fields after the name, see proc_pid_stat(5)
 UNKNOWN = 0  # a start time that the system hides
 
 
@@ -47,15 +49,33 @@ def boot_id() -> str:
 
 
 def start_time(pid: int) -> int | None:
-    """Clock ticks since boot, `UNKNOWN` if hidden, None if there is no such process."""
+    """Clock ticks since boot, `UNKNOWN` if hidden, None if there is no such process. A
+    process that has ended and whose parent has not asked for its end is none."""
+    fields = _status(pid)
+    if fields is None:
+        return UNKNOWN if _exists(pid) else None
+    return None if _is_over(fields) else int(fields[_START])
+
+
+def _status(pid: int) -> list[str] | None:
+    """The fields of /proc after the name, None if there are none or they are hidden."""
     try:
         text = (_PROC / str(pid) / "stat").read_text("utf-8", "replace")
-    except (FileNotFoundError, ProcessLookupError):
-        return UNKNOWN if _exists(pid) else None
-    except PermissionError:
-        return UNKNOWN
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return None
     # The name in parentheses may hold any text, so count from its end.
-    return int(text.rpartition(")")[2].split()[19])
+    return text.rpartition(")")[2].split()
+
+
+def _is_over(fields: Sequence[str]) -> bool:
+    """A first thread may end before the others: then the process lives on."""
+    return fields[_STATE] in "ZX" and int(fields[_THREADS]) <= 1
+
+
+def is_stopped(owner: Owner) -> bool:
+    """Does the process live on this host, and stand still until somebody wakes it?"""
+    fields = _status(owner.pid) if is_alive(owner) else None
+    return fields is not None and fields[_STATE] in "Tt"
 
 
 def is_alive(owner: Owner) -> bool:

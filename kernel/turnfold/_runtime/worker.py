@@ -27,6 +27,7 @@ IDLE_S = 1.0
 MARK_S = 5.0  # while busy: each write and sync of the file delays some message
 
 ENDED = "a kernel of this process, whose event loop ended without close(); restart it"
+STOPPED = "another worker lives, and its process is stopped; wake it with kill -CONT"
 
 _LOG = lines()
 
@@ -215,7 +216,9 @@ class Worker:
         """Why this kernel does not work; None if it does, or gave the work up."""
         if not self._stands_by or self.working:
             return None
-        return ENDED if self.ownership.ended else "another worker lives"
+        if self.ownership.ended:
+            return ENDED
+        return STOPPED if self.ownership.stopped else "another worker lives"
 
     async def _try(self) -> bool:
         owner = await self.ownership.take()

@@ -15,7 +15,7 @@ from turnfold._log.ids import GATE, account_scope
 from turnfold._runtime.channel import AttachedChannel
 from turnfold._runtime.driver import Driver
 from turnfold._runtime.open_streams import OpenStreams
-from turnfold._runtime.worker import ENDED, Worker
+from turnfold._runtime.worker import ENDED, STOPPED, Worker
 from turnfold._state.entry import Entry
 from turnfold.api.callbacks import Handlers
 from turnfold.api.hooks import Hooks
@@ -163,6 +163,8 @@ def _disk(facts: Facts) -> Iterator[str]:
 def _holds(facts: Facts) -> Iterator[str]:
     if facts["standing_by"] == ENDED:
         yield f"the store is held by {ENDED}"
+    if facts["standing_by"] == STOPPED:
+        yield STOPPED
     if facts["state"] == "drained":
         yield DRAINED
     for stall in facts["stalled"][:1]:

@@ -207,6 +207,7 @@ async def worker(store: Store, clock: Clock, *, alive: bool | None) -> WorkerVie
     oldest = await first(store, wire, clock)
     return WorkerView(
         alive=alive,
+        stopped=alive is not False and store.ownership().stopped,
         id=None if owner is None else owner.id,
         pid=None if owner is None else owner.pid,
         host=None if owner is None else owner.host,
@@ -310,6 +311,8 @@ def _needed(facts: Mapping[str, Any], now: int) -> Iterable[tuple[str, str]]:
     work = facts["waiting"] or facts["runs"] or late
     if facts["worker"].alive is False and work:
         yield "no worker is running, and messages wait", "turnfold worker"
+    elif facts["worker"].stopped:
+        yield "the worker's process is stopped", f"kill -CONT {facts['worker'].pid}"
     elif late:
         yield "commands wait in the inbox for a minute and more", "turnfold inbox"
     if facts["parked"]:

@@ -50,10 +50,12 @@ class GateView:
 
 @frozen(kw_only=True)
 class WorkerView:
-    """The last worker. `alive` is None where this host cannot know. `since`: when it
-    began. `heard`: when the last record was written. `sending`: calls on the wire."""
+    """The last worker. `alive` is None where this host cannot know. `stopped`: its
+    process stands still, by SIGSTOP or a debugger. `since`: when it began. `heard`: when
+    the last record was written. `sending`: calls on the wire."""
 
     alive: bool | None
+    stopped: bool
     id: str | None
     pid: int | None
     host: str | None

@@ -490,6 +490,10 @@ class Ownership(Protocol):
     def ended(self) -> bool:
         """True if the owner is a kernel of this process whose event loop is closed."""
 
+    @property
+    def stopped(self) -> bool:
+        """True if the owner's process is stopped on this host, by SIGSTOP or a debugger."""
+
     async def wait(self) -> None:
         """Return when it may be worth trying `take` again."""
 
@@ -503,19 +507,15 @@ class Doorbell(Protocol):
 
 
 def now(call: Coroutine[Any, Any, _T]) -> _T:
-    """The result of a call that does not suspend, such as one of a store in memory.
-
-    For synchronous callers in models and tests, which have no event loop. Raises
-    RuntimeError if the call suspends; the call is then closed.
-    """
+    """The result of a call that does not suspend, for callers without an event loop.
+    Raises RuntimeError if the call suspends; the call is then closed."""
     try:
         call.send(None)
     except StopIteration as end:
         result: _T = end.value
         return result
     call.close()
-    name = getattr(call, "__qualname__", "a call")
-    msg = f"{name} waits for something; run it in an event loop"
+    msg = f"{call!r:.200} waits for something; run it in an event loop"
     raise RuntimeError(msg)
 
 

@@ -130,6 +130,13 @@ STORE: Final = (
         f"{_FILES}::a_sweep",
     ),
     _broken(
+        "an owner that nobody has reaped counts as alive",
+        f"{_S}.processes:start_time",
+        "_is_over(fields)",
+        "False",
+        f"{_OWNERSHIP}::nobody_has_reaped",
+    ),
+    _broken(
         "two processes may both be the worker",
         f"{_S}.ownership:_try_lock",
         "",

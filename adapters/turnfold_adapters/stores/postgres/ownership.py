@@ -347,6 +347,11 @@ class LeaseOwnership:
         return is_alive(owner) if owner.host == platform.node() else None
 
     @property
+    def stopped(self) -> bool:
+        """A lease runs out all the same, so nobody has to wait for its process."""
+        return False
+
+    @property
     def ended(self) -> bool:
         """No lease outlives its kernel, whatever became of the event loop."""
         return False
