@@ -10,7 +10,7 @@ from turnfold.api import health
 from turnfold.api.health import judge
 from turnfold.api.kernel import Kernel
 from turnfold.enums import FailureClass, Phase
-from turnfold.errors import DiskError
+from turnfold.errors import DiskError, NoAccessError
 from turnfold.settings import Settings
 from turnfold_model.testing.faulty_adapters import FaultyStore
 from turnfold_model.testing.gateway import (
@@ -153,19 +153,25 @@ async def test_a_run_that_does_not_end_makes_a_kernel_unwell(
 
 
 @pytest.mark.case("S14", "Q03")
-async def test_a_store_that_refuses_appends_is_not_well(lone: Gateway) -> None:
+@pytest.mark.parametrize(
+    ("fault", "error", "says"),
+    [("full", DiskError, "disk full"), ("no access", NoAccessError, "denied")],
+)
+async def test_a_store_that_refuses_appends_is_not_well(
+    lone: Gateway, fault: str, error: type[Exception], says: str
+) -> None:
     """Each caller gets its error, but an outcome only waits: nobody would hear of it."""
     faulty: list[FaultyStore] = []
     kernel = await lone.start(
         wrap=lambda store: faulty.append(FaultyStore(store)) or faulty[0]
     )
-    faulty[0].fails("full", "full")
+    faulty[0].fails(fault, fault)
     for _ in range(2):
-        with pytest.raises(DiskError):
+        with pytest.raises(error):
             await kernel.enqueue(route(), "x")
     facts = kernel.health()
     assert facts["append_refused_ms"] >= 0
-    assert "disk full" in facts["append_error"]
+    assert says in facts["append_error"]
     assert "the store took no append" in reasons(kernel)
     await kernel.enqueue(route(), "x")
     facts = kernel.health()

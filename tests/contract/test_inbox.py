@@ -20,6 +20,7 @@ from turnfold.enums import (
 )
 from turnfold.errors import NotFoundError, RequestedError, RuleBrokenError
 from turnfold.ports.store import Command, Refused, Store, Stored, Wanted, Write
+from turnfold_model.testing.faulty_adapters import FaultyStore
 from turnfold_model.testing.gateway import (
     Gateway,
     commits,
@@ -70,6 +71,22 @@ class Stuck:
         self.stuck.set()
         await asyncio.Event().wait()
         raise AssertionError
+
+
+@pytest.mark.case("F01", "S14")
+async def test_a_command_waits_while_somebody_has_taken_the_rights_to_the_store(
+    gateway: Gateway,
+) -> None:
+    """Its commit fails for a reason that is not its own: the next reading does it."""
+    faulty: list[FaultyStore] = []
+    worker = await gateway.start(
+        wrap=lambda store: faulty.append(FaultyStore(store)) or faulty[0]
+    )
+    client = await gateway.start(work=False)
+    faulty[0].fails("no access", "no access")
+    sent = await client.enqueue(route("7"), "a notice", key="k")
+    await client.settled(sent.entry_id, 5_000)
+    assert not worker.health()["inbox_refused"]
 
 
 async def _stuck(gateway: Gateway, *, stored: bool) -> tuple[Kernel, Stuck]:

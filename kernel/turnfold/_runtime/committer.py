@@ -29,10 +29,13 @@ from turnfold.errors import (
     FateUnknownError,
     KeyTakenError,
     LostStoreError,
+    NoAccessError,
+    NotAStoreError,
     NotOpenError,
     OwnedError,
     ReadOnlyError,
     StoreError,
+    UnsafeStoreError,
 )
 from turnfold.ports.store import (
     Body,
@@ -50,6 +53,10 @@ Decision = Callable[[UnitOfWork], Any]
 _Failed = dict[int, BaseException]  # by the number of the decision
 _PAGE = 1_000  # records
 _FOR_A_PERSON = Listing(prefix="", person=True)  # every store has an index of these
+# A person has changed the server, and can change it back: no commit is taken till then.
+_MEDDLED = (NoAccessError, NotAStoreError, ReadOnlyError, UnsafeStoreError)
+# The store takes nothing now, whatever the decision; later it may.
+TAKES_NONE = (BusyError, DiskError, FateUnknownError, *_MEDDLED)
 _RACES = 20  # commits of another process between deciding and storing
 
 
@@ -95,7 +102,7 @@ class Committer:
         self._suspicious = False  # another process may have appended
         # Set if another process owns the store, or may own it, or its files are gone.
         self.replaced: OwnedError | None = None
-        self.trouble: StoreError | None = None  # of the disk; None after a commit
+        self.trouble: StoreError | None = None  # of the store; None after a commit
 
     async def begin(self, new_id: Callable[[], str]) -> None:
         """Load; an empty store gets its first record. `new_id`: names the store."""
@@ -143,7 +150,7 @@ class Committer:
             self.book.take(await self.store.fetch(Wanted(keys=keys)))
 
     async def _failed(self, decisions: Sequence[Decision], exc: Exception) -> Commit:
-        if isinstance(exc, DiskError | BusyError | FateUnknownError):
+        if isinstance(exc, TAKES_NONE):
             self.trouble = exc
         match exc:
             case FateUnknownError():
@@ -152,8 +159,10 @@ class Committer:
             case LostStoreError():
                 self.replaced = exc
                 return _refused(decisions, exc)
-            case BusyError() | NotOpenError() | ReadOnlyError() | OwnedError():
+            case BusyError() | NotOpenError() | OwnedError():
                 return _refused(decisions, exc)  # a smaller commit would fail, too
+            case _ if isinstance(exc, _MEDDLED):
+                return _refused(decisions, exc)
             case _:
                 return await self._one_by_one(decisions, exc)
 

@@ -9,15 +9,11 @@ from functools import partial
 from typing import Any
 
 from turnfold._decide import inbox
-from turnfold._runtime.committer import Committer
+from turnfold._runtime.committer import TAKES_NONE, Committer
 from turnfold._runtime.programs import Decision
 from turnfold.errors import (
-    BusyError,
-    DiskError,
-    FateUnknownError,
     NotOpenError,
     OwnedError,
-    ReadOnlyError,
     TurnfoldError,
     UsageError,
 )
@@ -26,14 +22,7 @@ from turnfold.ports.store import Command, Wanted
 
 _LOG = lines()
 _PAGE = 100  # commands that are logged in one commit
-_NOT_NOW = (
-    BusyError,
-    DiskError,
-    FateUnknownError,
-    NotOpenError,
-    OwnedError,
-    ReadOnlyError,
-)
+_NOT_NOW = (*TAKES_NONE, NotOpenError, OwnedError)
 _Submit = Callable[[Decision, Wanted | None], Awaitable[Any]]
 
 

@@ -20,6 +20,7 @@ from turnfold._runtime.calls import (
     report,
     told,
 )
+from turnfold._runtime.committer import TAKES_NONE
 from turnfold._runtime.programs import RunEnd
 from turnfold._state.turn import Turn
 from turnfold.api.ends import LONGEST_WAIT_MS, Never, NotNow
@@ -30,9 +31,6 @@ from turnfold.enums import TurnPhase
 from turnfold.errors import (
     AlreadyRepliedError,
     BackPressureError,
-    BusyError,
-    DiskError,
-    FateUnknownError,
     InvalidInputError,
     NotOpenError,
     OwnedError,
@@ -47,8 +45,7 @@ if TYPE_CHECKING:
 _LOG = lines()
 # A missing or damaged body stays so; these errors may pass.
 _KEPT_S = 1.0  # between two tries to store an answer
-_CANNOT_WRITE = (BusyError, DiskError, FateUnknownError)
-_STORE_FAILS = (*_CANNOT_WRITE, NotOpenError, OwnedError)
+_STORE_FAILS = (*TAKES_NONE, NotOpenError, OwnedError)
 _CHAIN = 10  # errors
 Handler = Callable[[TurnHandle], Any]  # async, or plain: that runs in a thread
 
@@ -177,7 +174,7 @@ class Handlers:
     def _is_of_our_store(self, error: BaseException) -> bool:
         """Does it say that this kernel's store could not write? A handler may use
         others."""
-        if not isinstance(error, _CANNOT_WRITE):
+        if not isinstance(error, TAKES_NONE):
             return False
         return _file(error.path) == _file(self._kernel.store.address)
 
@@ -298,7 +295,7 @@ async def _reply(handle: TurnHandle, given: str | Payload) -> Any:
             if failed is not None:
                 await asyncio.sleep(_KEPT_S)
             return await handle.reply(given)
-        except _CANNOT_WRITE as exc:
+        except TAKES_NONE as exc:
             if failed is None:
                 _LOG.warning("%s: its answer waits for the store: %s", handle.id, exc)
             failed = exc

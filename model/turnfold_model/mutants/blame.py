@@ -183,7 +183,7 @@ BLAME: Final = (
     _broken(
         "a run that could not store its answer is counted",
         "turnfold.api.callbacks:Handlers._is_of_our_store",
-        "isinstance(error, _CANNOT_WRITE)",
+        "isinstance(error, TAKES_NONE)",
         "False",
         "test:contract/test_full_disk.py::is_not_counted",
     ),

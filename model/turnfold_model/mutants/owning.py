@@ -111,6 +111,13 @@ OWNING: Final = (
         f"{_TAKING}::if_its_abort_waits",
     ),
     _broken(
+        "a command is set aside though somebody took the rights to the store",
+        f"{_INTAKE}._failed",
+        "isinstance(error, _NOT_NOW)",
+        "isinstance(error, OwnedError)",
+        "test:contract/test_inbox.py::taken_the_rights",
+    ),
+    _broken(
         "an inbox that cannot be read is skipped at the take-over",
         "turnfold._runtime.programs:take_over",
         "yield from back_off(exc, 'taking over')",

@@ -144,8 +144,15 @@ SQL: Final = (
     _broken(
         "a pooler is taken for the server",
         f"{_AT}.connection:Link._prepare",
-        "not mine",
-        "False",
+        "self._unsafe(found) if mine else _POOLER",
+        "self._unsafe(found)",
         f"{_FAULTS}::test_a_pooler_is_refused_in_words",
+    ),
+    _broken(
+        "a new connection may forget its commits",
+        f"{_AT}.connection:Link._unsafe",
+        "found[name] not in safe",
+        "False",
+        "server:test_postgres_meddled::test_a_server_that_may_forget_commits_is_refused",
     ),
 )

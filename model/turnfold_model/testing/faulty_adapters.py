@@ -6,7 +6,7 @@ from typing import Any
 
 from attrs import define, field
 
-from turnfold.errors import BusyError, DiskError, FateUnknownError
+from turnfold.errors import BusyError, DiskError, FateUnknownError, NoAccessError
 from turnfold.ports.store import Refused, Store, Stored, Write
 
 
@@ -43,6 +43,8 @@ class FaultyStore:
                 raise BusyError(path=path, waited_ms=1)
             case "full":
                 raise DiskError(path=path, problem="disk full")
+            case "no access":
+                raise NoAccessError(path=path, problem="denied", advice="ask")
             case "lost":
                 raise FateUnknownError(path=path, problem="I/O error")
             case _:

@@ -73,10 +73,24 @@ _NO_TLS = "rejected SSL upgrade"  # asyncpg gives it no class
 # Limits that an administrator sets for all sessions would cut commits off in the middle,
 # and end connections that wait for rings. The client has its own limit (`_ANSWER_S`).
 _LIMITS = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
-_NEWER_LIMITS = """
-SELECT set_config(name, '0', false) FROM pg_settings
-WHERE name IN ('idle_session_timeout', 'transaction_timeout')
+# The two that older servers do not know. `synchronous_commit` keeps its value, as one of
+# this session: what the server's files say of it later does not weaken it.
+_SET = """
+SELECT set_config('synchronous_commit', current_setting('synchronous_commit'), false)
+    AS synchronous_commit,
+    current_setting('fsync') AS fsync,
+    current_setting('full_page_writes') AS full_page_writes,
+    CASE WHEN current_setting('idle_session_timeout', true) IS NOT NULL
+        THEN set_config('idle_session_timeout', '0', false) END,
+    CASE WHEN current_setting('transaction_timeout', true) IS NOT NULL
+        THEN set_config('transaction_timeout', '0', false) END
 """
+# Anything else may lose a commit that was confirmed.
+_SAFE = {
+    "fsync": ("on",),
+    "full_page_writes": ("on",),
+    "synchronous_commit": ("on", "local", "remote_write", "remote_apply"),
+}
 
 
 @frozen(kw_only=True)
@@ -255,13 +269,24 @@ class Link:
         here if one fails or the caller is cancelled."""
         try:
             mine = await connection.fetchval(_MINE) == connection.get_server_pid()
-            await connection.fetch(_NEWER_LIMITS)
+            (found,) = await connection.fetch(_SET)
         except BaseException:
             connection.terminate()
             raise
-        if not mine:
+        unsafe = self._unsafe(found) if mine else _POOLER
+        if unsafe:
             connection.terminate()
-            raise UnsafeStoreError(path=self.place.address, problem=_POOLER)
+            raise UnsafeStoreError(path=self.place.address, problem=unsafe)
+
+    def _unsafe(self, found: asyncpg.Record) -> str:
+        """Why the server may lose a confirmed commit, if it may and this link writes."""
+        for name, safe in _SAFE.items():
+            if found[name] not in safe and not self._read_only:
+                problem = (
+                    f"the server has {name} = {found[name]}, so it may forget commits"
+                )
+                return f"{problem}; set it to {safe[0]}"
+        return ""
 
     def _settings(self) -> dict[str, str]:
         quoted = self.place.schema.replace('"', '""')

@@ -19,7 +19,6 @@ from turnfold.errors import (
     NewerSchemaError,
     NotAStoreError,
     OlderSchemaError,
-    UnsafeStoreError,
 )
 from turnfold_adapters.stores.postgres import history
 
@@ -176,10 +175,6 @@ CREATE INDEX stream_created ON stream (shard, created);
     }
 )
 
-# Settings without which a confirmed commit may be lost.
-_SAFE = {"fsync": ("on",), "full_page_writes": ("on",)}
-_SYNCHRONOUS = ("on", "local", "remote_write", "remote_apply")
-
 
 async def prepare(
     connection: asyncpg.Connection, name: str, blank: bytes, shards: int
@@ -242,18 +237,6 @@ async def migrate(
             sql = f"UPDATE {quoted(name)}.layout SET number = $1"
             await connection.execute(sql, LAYOUT)
     return number, LAYOUT
-
-
-async def check_durable(connection: asyncpg.Connection, address: str) -> None:
-    """Raises UnsafeStoreError if the server may lose a confirmed commit."""
-    for setting, safe in (*_SAFE.items(), ("synchronous_commit", _SYNCHRONOUS)):
-        value = await connection.fetchval("SELECT current_setting($1)", setting)
-        if value not in safe:
-            problem = (
-                f"the server has {setting} = {value}, so it may forget commits; "
-                f"set it to {safe[0]}"
-            )
-            raise UnsafeStoreError(path=address, problem=problem)
 
 
 async def _layout(connection: asyncpg.Connection, name: str) -> tuple[int, int] | None:

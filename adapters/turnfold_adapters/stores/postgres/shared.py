@@ -17,7 +17,7 @@ from turnfold_adapters.stores.postgres.connection import (
     of_reading,
 )
 from turnfold_adapters.stores.postgres.ownership import LeaseSeats, Life
-from turnfold_adapters.stores.postgres.schema import check, check_durable, prepare
+from turnfold_adapters.stores.postgres.schema import check, prepare
 
 _T = TypeVar("_T")
 
@@ -53,7 +53,6 @@ class Shared:
         place, connection = self.place, session.connection
         if not read_only:
             await prepare(connection, place.schema, BLANK.hash, place.shards or 1)
-            await check_durable(connection, place.address)
         made = await check(connection, place.schema, place.address, read_only=read_only)
         if place.shards not in (None, made):
             found = (
