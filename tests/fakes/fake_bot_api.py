@@ -9,6 +9,7 @@ Its list of messages is the witness. Faults are scripted call by call.
 import json
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from email.parser import BytesParser
 from email.policy import HTTP
@@ -38,6 +39,17 @@ class Fault(StrEnum):
     PROXY_PAGE = "proxy_page"  # nothing is done; an answer that is no JSON
 
 
+@dataclass(frozen=True)
+class Answer:
+    """An answer as it stands, in the place of a usual one. `done`: the call is done all
+    the same. `method`: the next call of this method gets it; else the next visible one."""
+
+    status: int
+    raw: bytes
+    done: bool = False
+    method: str = ""
+
+
 @dataclass
 class Message:
     chat: str
@@ -60,7 +72,7 @@ class FakeBotApi:
         self.port = port
         self._updates: list[dict[str, Any]] = []
         self._next_update, self._next_message = 1000, 0
-        self._script: list[Fault | None] = []
+        self._script: list[Fault | Answer | None] = []
         self._changed = threading.Condition()
         self._polls = 0  # of getUpdates; a newer one ends an older one
         self._server: ThreadingHTTPServer | None = None
@@ -101,7 +113,7 @@ class FakeBotApi:
 
     # --- what a test says and asks ---
 
-    def script(self, *faults: Fault | None) -> None:
+    def script(self, *faults: Fault | Answer | None) -> None:
         """The fates of the next visible calls; None: as usual."""
         with self._changed:
             self._script.extend(faults)
@@ -142,9 +154,10 @@ class FakeBotApi:
 
     # --- one call ---
 
-    def take_fault(self, method: str) -> Fault | None:
+    def take_fault(self, method: str) -> Fault | Answer | None:
         with self._changed:
-            if method in VISIBLE and self._script:
+            wanted = getattr(self._script[0], "method", "") if self._script else ""
+            if self._script and (method == wanted if wanted else method in VISIBLE):
                 return self._script.pop(0)
         return None
 
@@ -299,8 +312,11 @@ class _Handler(BaseHTTPRequestHandler):
         method: str,
         given: dict[str, Any],
         files: dict[str, bytes],
-        fault: Fault | None,
+        fault: Fault | Answer | None,
     ) -> None:
+        if isinstance(fault, Answer):
+            self._odd(method, given, files, fault)
+            return
         if fault is Fault.CUT_BEFORE:
             self.close_connection = True
             return
@@ -323,6 +339,18 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(exc.status, exc.body())
             return
         self._after(fault, {"ok": True, "result": result})
+
+    def _odd(
+        self,
+        method: str,
+        given: dict[str, Any],
+        files: dict[str, bytes],
+        answer: Answer,
+    ) -> None:
+        if answer.done:
+            with suppress(ApiError):
+                self.api.do(method, given, files)
+        self._raw(answer.status, answer.raw)
 
     def _after(self, fault: Fault | None, answer: dict[str, Any]) -> None:
         if fault is Fault.SILENT:

@@ -253,7 +253,7 @@ class TelegramChannel:
                 return Accepted(receipt=edited, deduplicated=True)
             outcome: Outcome = self._errors.classify(exc, self._scope)
             return outcome
-        return _receipt_of(answer, edited)
+        return _receipt_of(answer)
 
     async def _call(
         self, method: str, given: Mapping[str, Any], wait_s: float | None = None
@@ -288,11 +288,8 @@ def _with_albums(given: dict[str, Any]) -> dict[str, Any]:
     return {**given, "media": shown}
 
 
-def _receipt_of(answer: Any, edited: Receipt | None) -> Outcome:
-    """The receipt of a message, or of an album with several. An edit of an inline
-    message answers True."""
-    if answer is True and edited is not None:
-        return Accepted(receipt=edited)
+def _receipt_of(answer: Any) -> Outcome:
+    """The receipt of a message, or of an album with several."""
     messages = answer if isinstance(answer, list) else [answer]
     ids = [m.get("message_id") for m in messages if isinstance(m, dict)]
     if not ids or not all(type(i) is int for i in ids):
@@ -316,9 +313,12 @@ def _modules() -> tuple[Any, Any, Any]:
 def _bot(token: str, base_url: str, connect_ms: int, request_ms: int) -> "Bot":
     import httpx  # noqa: PLC0415  the client library's own
     from telegram import Bot  # noqa: PLC0415  an extra
-    from telegram.request import HTTPXRequest  # noqa: PLC0415  an extra
 
-    request = HTTPXRequest(
+    from turnfold_adapters.channels.telegram_request import (  # noqa: PLC0415  an extra
+        Request,
+    )
+
+    request = Request(
         connect_timeout=connect_ms / 1000,
         read_timeout=request_ms / 1000,
         write_timeout=request_ms / 1000,

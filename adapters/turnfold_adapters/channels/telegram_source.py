@@ -14,7 +14,7 @@ unconfirmed updates come again without it.
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 from attrs import frozen
 from telegram.error import Conflict, InvalidToken, RetryAfter, TelegramError
@@ -83,6 +83,8 @@ async def _patiently(
     while True:
         try:
             updates = await get_updates(None if at is None else at.offset)
+            if not isinstance(updates, list):
+                _refuse(updates)
             return [one for one in updates if isinstance(one, dict)]
         except InvalidToken:
             raise
@@ -95,6 +97,11 @@ async def _patiently(
             failed += 1
             _log.warning("getUpdates failed (%s%s); again in %d ms", exc, hint, wait_ms)
             await asyncio.sleep(wait_ms / 1000)
+
+
+def _refuse(updates: object) -> NoReturn:
+    problem = f"no list of updates: {updates!r:.200}"
+    raise TelegramError(problem)
 
 
 def inbound_of(update: Mapping[str, Any], names: Names) -> Inbound:
