@@ -1,5 +1,6 @@
 """What all tests share: which cases they cover, and gateways to attack."""
 
+import gc
 import os
 import shutil
 from collections.abc import AsyncIterator
@@ -51,6 +52,12 @@ def pytest_configure(config: pytest.Config) -> None:
     if show or path:
         cases = read_cases(PAGE.read_text("utf-8"))
         config.pluginmanager.register(CaseReport(cases, show, path), "turnfold-cases")
+
+
+def pytest_collection_finish() -> None:
+    """Ten thousand tests are not searched for garbage again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
