@@ -114,7 +114,7 @@ async def test_lists_and_counts_are_those_of_a_scan(tmp_path: Path, seed: int) -
                 assert (await head_of(store)).position == STREAMS - 1
         places = [await store.places() for store in stores]
         assert places[0] == places[1] == ["m/a", "odd/", "t/a", "t/b"]
-        for _ in range(60):
+        for _ in range(25):
             want = listings(chance)
             lists = [list(await store.list(want)) for store in stores]
             assert lists[0] == lists[1], want

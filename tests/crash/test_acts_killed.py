@@ -121,8 +121,9 @@ async def _judge(path: Path) -> tuple[int, int, list[object]]:
 
 
 @pytest.mark.case("X01", "Q03")
-@pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("step", [1, 2, 4, 7])
+@pytest.mark.parametrize(
+    ("step", "when"), [(1, "before"), (2, "after"), (4, "before"), (7, "after")]
+)
 def test_an_act_on_many_that_is_killed_ends_well_when_it_is_repeated(
     incident: tuple[str, Path], tmp_path: Path, step: int, when: str
 ) -> None:

@@ -23,7 +23,9 @@ from turnfold_model.testing.peek import Peek
 
 LONG = bool(os.environ.get("TURNFOLD_LONG"))
 pytestmark = pytest.mark.timeout(7_200 if LONG else 110)
-SLOW = {
+SLOW = {  # the `crash` command has them
+    "editable-abort",
+    "editable-late",
     "zombie-fault",
     "zombie-resend",
     "client",
