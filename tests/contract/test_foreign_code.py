@@ -71,6 +71,32 @@ class Evil:
         raise SystemExit(7)
 
 
+class HiddenCausesError(Exception):
+    """As an error of a proxy to another process, whose attributes are calls."""
+
+    @property
+    def __cause__(self) -> Any:  # type: ignore[override]  # that is the fault
+        raise OwnError("cause")
+
+    @property
+    def __context__(self) -> Any:  # type: ignore[override]  # as above
+        raise OwnError("context")
+
+    @property
+    def retry_after(self) -> Any:
+        raise OwnError("retry_after")
+
+    @property
+    def response(self) -> Any:
+        raise OwnError("response")
+
+
+class Classless:
+    @property
+    def __class__(self) -> Any:  # type: ignore[override]  # as above
+        raise OwnError("class")
+
+
 def _recursion() -> None:
     _recursion()
 
@@ -102,6 +128,7 @@ ERRORS: dict[str, Callable[[], Any]] = {
     "group": _raising(lambda: BaseExceptionGroup("g", [KeyboardInterrupt()])),
     "text raises": _raising(NoTextError),
     "text exits": _raising(ExitingTextError),
+    "hidden causes": _raising(HiddenCausesError),
     "lone surrogate": _raising(lambda: ValueError("\ud800")),
     "huge text": _raising(lambda: ValueError("x" * 1_000_000)),
     "control characters": _raising(lambda: ValueError("\0\x1b[31m")),
@@ -117,6 +144,7 @@ ANSWERS: dict[str, Callable[[], Any]] = {
     "no text in it": lambda: Accepted(receipt=Receipt(ids=(None,))),  # type: ignore[arg-type]  # that is the fault
     "no such class": lambda: Rejected(failure="no such"),  # type: ignore[arg-type]  # as above
     "evil": Evil,
+    "hides its class": Classless,
     "a class": lambda: Accepted,
     "a coroutine": _coroutine,
     "an exception": lambda: ValueError("x"),

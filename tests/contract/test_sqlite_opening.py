@@ -201,6 +201,37 @@ def test_a_folder_is_refused(tmp_path: Path, read_only: bool) -> None:
         now(_store(tmp_path).open(read_only=read_only))
 
 
+@pytest.mark.case("W12")
+@pytest.mark.parametrize("read_only", [False, True])
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path, read_only: bool) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(NotAStoreError, match="no regular file"):
+        now(_store(tmp_path / "pipe").open(read_only=read_only))
+
+
+@pytest.mark.case("W12")
+def test_a_lock_file_that_is_a_link_to_itself_is_a_typed_error(path: Path) -> None:
+    lock = Path(f"{path}.worker")
+    lock.unlink(missing_ok=True)
+    lock.symlink_to(lock)
+    store = _store(path)
+    now(store.open())
+    with pytest.raises(DiskError, match=r"store\.db\.worker"):
+        now(store.ownership().take())
+    now(store.close())
+
+
+@pytest.mark.case("W12")
+def test_a_mark_of_gigabytes_is_not_read_whole(path: Path) -> None:
+    mark = Path(f"{path}.mark")
+    mark.touch()
+    os.truncate(mark, 1 << 40)
+    store = _store(path)
+    now(store.open())
+    assert now(store.watermark()) is None
+    now(store.close())
+
+
 def test_an_empty_file_becomes_a_store_but_is_none_to_read(tmp_path: Path) -> None:
     path = tmp_path / "new.db"
     path.touch()

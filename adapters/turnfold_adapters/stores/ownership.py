@@ -168,7 +168,7 @@ class FileOwnership:
             return False
         try:
             return _key_of(self._file) == self._held[0] and self._book.intact()
-        except OSError:  # its folder is not reachable: the lock cannot be checked
+        except DiskError:  # its folder is not reachable: the lock cannot be checked
             return False
 
     @property
@@ -182,7 +182,7 @@ class FileOwnership:
         a call of the ended kernel may still be under way in a thread."""
         try:
             key = _key_of(self._file)
-        except OSError:  # its folder is not reachable
+        except DiskError:  # its folder is not reachable
             return False
         loop = None if key is None else _registry.loops.get(key)
         return loop is not None and loop.is_closed()
@@ -290,10 +290,13 @@ def file_id(path: str) -> str:
 
 
 def _key_of(path: str) -> _Key | None:
+    """Raises DiskError for a name that leads nowhere, such as a link to itself."""
     try:
         return _key(Path(path).stat())
     except FileNotFoundError:
         return None
+    except OSError as exc:
+        raise DiskError(path=path, problem=str(exc)) from exc
 
 
 def _key(status: os.stat_result) -> _Key:

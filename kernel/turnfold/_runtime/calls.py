@@ -58,19 +58,21 @@ async def contained(function: Callable[..., Any], *arguments: Any) -> CallResult
         value = function(*arguments)
         if isinstance(value, CoroutineType) or inspect.isawaitable(value):
             value = await value
+        return _result(value)
     except BaseException as exc:  # noqa: BLE001  any end of foreign code
         return _failed(exc)
-    if isinstance(value, CoroutineType):
-        value = _closed(value)
-    return CallResult(value)
 
 
 def answered(function: Callable[..., Any], *arguments: Any) -> CallResult:
     """Call foreign code that answers at once. Never raises."""
     try:
-        value = function(*arguments)
+        return _result(function(*arguments))
     except BaseException as exc:  # noqa: BLE001  any end of foreign code
         return _failed(exc)
+
+
+def _result(value: Any) -> CallResult:
+    """Raises the error of a value that hides its class: nobody could ask what it is."""
     if isinstance(value, CoroutineType):
         value = _closed(value)
     return CallResult(value)
@@ -165,21 +167,36 @@ def _text_of(error: BaseException) -> str | None:
 def report(what: str, error: BaseException) -> None:
     """Log a bug of foreign code, with its traceback. Never raises."""
     shown = error
-    if not all(map(_can_be_shown, _chain(error))):
-        shown = HiddenTextError(told(error)).with_traceback(error.__traceback__)
+    if not all(map(_can_be_shown, chain(error))):
+        shown = HiddenTextError(told(error)).with_traceback(_TRACEBACK(error))
     _LOG.error("%s: %s", what, told(error), exc_info=shown)
 
 
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and its causes. A chain may be a ring."""
+# A class of foreign code may hide these attributes behind properties that raise.
+_CAUSE, _CONTEXT, _TRACEBACK = (
+    BaseException.__dict__[name].__get__
+    for name in ("__cause__", "__context__", "__traceback__")
+)
+_READ = ("__cause__", "__context__", "__traceback__", "__suppress_context__")
+
+
+def chain(
+    error: BaseException | None, *, context: bool = True
+) -> Iterator[BaseException]:
+    """An error and its causes. `context`: also errors that were being handled. A chain
+    may be a ring."""
     seen: list[BaseException] = []
     while error is not None and not any(error is known for known in seen):
         yield error
         seen.append(error)
-        error = error.__cause__ or error.__context__
+        cause = _CAUSE(error)
+        error = _CONTEXT(error) if cause is None and context else cause
 
 
 def _can_be_shown(error: BaseException) -> bool:
+    """Can `logging` read all of it? It lets errors of that pass."""
+    if any(answered(getattr, error, name).error is not None for name in _READ):
+        return False
     text = _text_of(error)
     short = text is not None and len(text) <= _LONGEST_TEXT
     return short and not any("\ud800" <= c <= "\udfff" for c in text or "")

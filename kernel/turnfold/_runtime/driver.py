@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import sys
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
 from contextvars import copy_context
 from functools import partial
@@ -192,7 +193,7 @@ class Driver(Mending):
         except asyncio.CancelledError:
             program.close()  # ended from outside, at its effect
             self._torn(key)
-        except Exception:  # noqa: BLE001  a broken program must not stop the others
+        except BaseException:  # noqa: BLE001  a broken program must not stop the others
             until = self._broke(key)
             program.close()
         # An adapter may have set variables in the context of this task.
@@ -278,7 +279,10 @@ class Driver(Mending):
         return posted
 
     def _broke(self, key: Key) -> int:
-        """Log a program's error, inside its `except`. Returns when to try again."""
+        """Log a program's error, inside its `except`. Returns when to try again. The
+        end of the process or of the task is none."""
+        if isinstance(sys.exception(), KeyboardInterrupt | GeneratorExit):
+            raise  # noqa: PLE0704  the one that the caller handles
         self.troubles += 1
         _LOG.exception("program %s %s broke; trying again", key.what, key.name)
         self._let_go(key)

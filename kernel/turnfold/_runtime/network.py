@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
+from turnfold._runtime.calls import answered, chain
+
 _HTTPX: Final = frozenset(
     {"NetworkError", "TimeoutException", "RemoteProtocolError", "ProxyError"}
 )
@@ -33,14 +35,13 @@ _ANSWERS: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
 def is_of_network(error: BaseException) -> bool:
     """Also an error that was raised from one of the network. The context of an error
     does not count: a bug may come up while such an error is handled."""
-    seen: set[int] = set()
-    found: BaseException | None = error
-    while found is not None and id(found) not in seen:
-        if isinstance(found, OSError) or _is_named(found, _NAMES) or _is_5xx(found):
-            return True
-        seen.add(id(found))
-        found = found.__cause__
-    return False
+    causes = chain(error, context=False)
+    return any(answered(_tells, found).value is True for found in causes)
+
+
+def _tells(found: BaseException) -> bool:
+    """Reads attributes of foreign code, which may raise."""
+    return isinstance(found, OSError) or _is_named(found, _NAMES) or _is_5xx(found)
 
 
 def _is_named(error: BaseException, names: Mapping[str, frozenset[str]]) -> bool:

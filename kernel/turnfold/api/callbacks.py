@@ -3,7 +3,7 @@ aborted."""
 
 import asyncio
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from turnfold._runtime.calls import (
     Calls,
     answered,
     apart,
+    chain,
     contained,
     report,
     told,
@@ -46,7 +47,6 @@ _LOG = lines()
 # A missing or damaged body stays so; these errors may pass.
 _KEPT_S = 1.0  # between two tries to store an answer
 _STORE_FAILS = (*TAKES_NONE, NotOpenError, OwnedError)
-_CHAIN = 10  # errors
 Handler = Callable[[TurnHandle], Any]  # async, or plain: that runs in a thread
 
 
@@ -157,7 +157,7 @@ class Handlers:
                 return RunEnd("not_now", told(error), error.retry_after_ms)
             case Never():
                 return RunEnd("never", told(error))
-            case _ if any(map(self._is_of_our_store, _causes(error))):
+            case _ if any(map(self._is_of_our_store, chain(error))):
                 _LOG.warning(
                     "%s, run %s: the store failed it: %s", stream, run, told(error)
                 )
@@ -268,18 +268,6 @@ def _asked_wait_ms(error: BaseException) -> int | None:
     if seconds is None or not 0 <= seconds < float("inf"):
         return None
     return min(int(seconds * 1_000), LONGEST_WAIT_MS)
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error, and the errors that led to it: a handler may wrap one in its own."""
-    for _ in range(_CHAIN):
-        yield error
-        cause = answered(getattr, error, "__cause__", None).value
-        if cause is None:
-            cause = answered(getattr, error, "__context__", None).value
-        if not isinstance(cause, BaseException):
-            return
-        error = cause
 
 
 def _file(address: str) -> str:

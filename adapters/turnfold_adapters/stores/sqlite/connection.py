@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
+from stat import S_ISDIR, S_ISREG
 from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar
 from urllib.parse import quote
 
@@ -339,9 +340,16 @@ def _text(path: object) -> str:
 
 
 def check_file(path: str) -> None:
-    """Raises NotAStoreError for a folder."""
-    if Path(path).is_dir():
+    """Raises NotAStoreError for a folder, and for a pipe or a device, whose opening may
+    never end."""
+    try:
+        mode = Path(path).stat().st_mode
+    except FileNotFoundError:
+        return
+    if S_ISDIR(mode):
         raise NotAStoreError(path=path, problem="it is a folder")
+    if not S_ISREG(mode):
+        raise NotAStoreError(path=path, problem="it is no regular file")
 
 
 def check_links(path: str) -> None:

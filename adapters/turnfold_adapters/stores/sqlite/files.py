@@ -213,6 +213,9 @@ def _file(name: str) -> _File | None:
     return status.st_dev, status.st_ino, status.st_size
 
 
+_MARK_BYTES = 64 * 1024  # a mark has some hundred
+
+
 class MarkFile:
     """The mark of one store. Only its worker writes it."""
 
@@ -247,7 +250,7 @@ def _content(path: Path) -> bytes:
         if not S_ISREG(os.fstat(file.fileno()).st_mode):
             msg = f"{path} is no regular file; take it away"
             raise OSError(msg)
-        return file.read()
+        return file.read(_MARK_BYTES)
 
 
 def _bytes(mark: Watermark) -> bytes:
