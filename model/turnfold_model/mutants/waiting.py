@@ -121,8 +121,8 @@ WAITING: Final = (
     _broken(
         "a bug that comes up while a cut is handled is of the network",
         "turnfold._runtime.network:is_of_network",
-        "found.__cause__",
-        "found.__context__",
+        "chain(error, context=False)",
+        "chain(error)",
         f"{_BROKEN}::a_bug_while_a_cut",
     ),
     _broken(
