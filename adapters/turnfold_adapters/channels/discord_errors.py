@@ -101,7 +101,8 @@ def classify(exception: BaseException) -> Outcome | None:
 
 
 def _refusal(exception: HTTPException) -> Rejected | None:
-    code, detail = exception.code, _text(exception)
+    given: Any = exception.code  # as it came; Discord's are numbers
+    code, detail = given if type(given) is int else 0, _text(exception)
     failure = _CODES.get(code) or _STATUS.get(exception.status)
     if failure is None:
         return None

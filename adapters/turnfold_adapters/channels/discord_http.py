@@ -9,13 +9,14 @@ connection is kept: if Discord closed one during a write, the message would be i
 too.
 """
 
+import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import aiohttp
 from discord import File
 from discord.errors import DiscordServerError, Forbidden, HTTPException, NotFound
-from discord.http import HTTPClient, Route, json_or_text
+from discord.http import HTTPClient, Route
 from discord.utils import _to_json
 
 from turnfold_adapters.channels.discord_errors import ForeignAnswerError, SlowDownError
@@ -58,7 +59,7 @@ class OneRequest(HTTPClient):
         async with self._session().request(
             route.method, url, allow_redirects=False, **facts
         ) as response:
-            return _read(response, await json_or_text(response))
+            return _read(response, _parsed(await response.read()))
 
     def _session(self) -> aiohttp.ClientSession:
         if self._own is None or self._own.closed:
@@ -73,6 +74,26 @@ class OneRequest(HTTPClient):
             await self._own.close()
 
 
+def _parsed(raw: bytes) -> Any:
+    """The JSON of an answer, else its text. The library believes the content type, and
+    raises errors of its parser for an answer that was cut off."""
+    try:
+        return json.loads(raw)
+    except (ValueError, RecursionError):
+        return raw.decode("utf-8", "replace")
+
+
+def _made(
+    kind: type[HTTPException], response: aiohttp.ClientResponse, body: Any
+) -> HTTPException:
+    """An error of the library. It reads the fields of a body unseen, so a body that is
+    not Discord's may break it."""
+    try:
+        return kind(response, body)
+    except (AttributeError, LookupError, TypeError, ValueError):
+        return ForeignAnswerError(response, str(body)[:300])
+
+
 def _read(response: aiohttp.ClientResponse, body: Any) -> Any:
     """The JSON of a success. Raises HTTPException for any other answer."""
     if response.status == 429:
@@ -83,10 +104,10 @@ def _read(response: aiohttp.ClientResponse, body: Any) -> Any:
         raise ForeignAnswerError(response, str(body)[:300])
     if 200 <= response.status < 300:
         return body
-    if response.status >= 500:
-        raise DiscordServerError(response, body)
     kinds = {403: Forbidden, 404: NotFound}
-    raise kinds.get(response.status, HTTPException)(response, body)
+    kind = kinds.get(response.status, HTTPException)
+    kind = DiscordServerError if response.status >= 500 else kind
+    raise _made(kind, response, body)
 
 
 def _slow_down(response: aiohttp.ClientResponse, body: Any) -> SlowDownError:
@@ -94,7 +115,8 @@ def _slow_down(response: aiohttp.ClientResponse, body: Any) -> SlowDownError:
     answer without JSON comes from the proxy before Discord, and holds back the whole
     bot."""
     said = body if isinstance(body, dict) else {}
-    error = SlowDownError(response, body)
+    words = said.get("message")
+    error = SlowDownError(response, words if isinstance(words, str) else str(body))
     header = response.headers.get("Retry-After", "")
     error.retry_after = said.get("retry_after")
     if error.retry_after is None and header.replace(".", "", 1).isdigit():
