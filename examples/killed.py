@@ -8,7 +8,8 @@ Discord, `slack` and `bolt` their examples on the FAKE of Slack, `matrix` plays
 `examples/matrix/echo.py` on a real Synapse, which is installed on first use, `asgi` plays
 `examples/asgi/orders.py` on uvicorn. `--faults`: 4 % of the calls are cut after
 acceptance, 4 % are refused by a rate limit. `--plain`: the bot as its authors write it,
-without turnfold. Exit 1 if an answer is lost or doubled.
+without turnfold; of Telegram and Slack it is the application of python-telegram-bot and
+the Bolt app. Exit 1 if an answer is lost or doubled.
 """
 
 import argparse
@@ -32,9 +33,11 @@ BOTS = {
 }
 # As authors write them, without turnfold.
 PLAIN = {
+    "telegram": "ptb/bot.py",
     "ptb": "ptb/bot.py",
     "discord": "discord/plain.py",
     "matrix": "matrix/plain.py",
+    "slack": "bolt/bot.py",
     "bolt": "bolt/bot.py",
 }
 
