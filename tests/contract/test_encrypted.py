@@ -9,6 +9,7 @@ from typing import Any
 
 import apsw
 import pytest
+from tests.crash.test_keep_killed import _made as of_long_ago
 from typer.testing import CliRunner
 
 from turnfold import (
@@ -182,6 +183,21 @@ def test_plugins_of_a_kernel_have_the_key_of_its_address(
     plugins.write(Space("p", "n"), write)
     _nothing_readable(tmp_path)
     plugins.close()
+
+
+@needs_cipher
+def test_a_pruned_store_with_a_key_is_copied_to_another_key(
+    tmp_path: Path, key: Path
+) -> None:
+    path, other = tmp_path / "g.db", key.with_name("other")
+    other.write_text("key-Eq3")
+    asyncio.run(of_long_ago(path))
+    words = ("--older", "1s", "--yes", "--clock-is-right", "-s", str(path))
+    assert "are gone" in _run("prune", *words).output
+    target = f"{tmp_path / 'n.db'}?key_file={other}"
+    _run("copy", str(path), target)
+    assert _run("list", "--json", "-s", target).output.count('"id"') == 1  # it waits
+    assert "passed" in _run("audit", "-s", target).output
 
 
 @needs_cipher
