@@ -374,7 +374,7 @@ def test_a_message_is_found_by_place_time_and_words(plain_store: Path) -> None:
 
     assert found("t/42") == ["where is order 1002?", "where is order 1001?"]
     assert found("t/default/42", "ORDER", "1001") == ["where is order 1001?"]
-    assert len(found("t/42", "--at", "1h")) == 2
+    assert len(found("t/42", "--at", "1h", "--within", "50min")) == 2
     assert found("t/42", "--at", "2h", "--within", "5min") == []
     none = run(plain_store, "find", "t/42", "nothing like it").stdout
     assert none.splitlines()[-1].endswith("list --channel t --conversation 42")
