@@ -91,6 +91,8 @@ def _layer(module: str) -> str:
 def _below(layer: str) -> set[str]:
     if layer in BESIDE:
         return BESIDE[layer] | {""}
+    if layer == "_log":  # a port speaks of records and bodies
+        return {"_log", ""}
     rest = {"ports", ""} | ({"audit", "inspect"} if layer == "api" else set())
     return {*LAYERS[LAYERS.index(layer) :]} | rest
 

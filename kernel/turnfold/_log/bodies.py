@@ -17,6 +17,7 @@ from attrs import evolve
 from turnfold._log import canonical, large
 from turnfold._log import events as t
 from turnfold._log import outbox_events as o
+from turnfold._log.canonical import Body, BodyRef
 from turnfold._log.events import Event
 from turnfold._log.large import Seal, beside
 from turnfold.enums import Format
@@ -30,7 +31,6 @@ from turnfold.messages import (
     files_of,
     json_value,
 )
-from turnfold.ports.store import Body, BodyRef, Store, Wanted
 
 _OCTETS = "application/octet-stream"
 _ATTACHED = "attached"  # sorts before "body", so the bytes begin with it (NATIVE)
@@ -319,17 +319,6 @@ def checked(ref: str, body: Body | None, address: str = "the store") -> bytes:
         problem = f"the bytes of body {ref} do not fit its digest"
         raise DamagedError(path=address, problem=problem)
     return body.data
-
-
-async def read_body(store: Store, stream: str, ref: str) -> bytes:
-    """The bytes of a body that an event of `stream` names.
-
-    Raises MissingBodyError, DamagedError, InvalidInputError, and the errors of `fetch`.
-    """
-    place = place_of(stream, ref)
-    found = await store.fetch(Wanted(bodies=frozenset((place,))))
-    bodies = await digested(found.bodies)
-    return checked(ref, bodies[place], store.address)
 
 
 def digests_of(event: Event) -> Iterator[str]:

@@ -15,7 +15,6 @@ import msgspec
 
 from turnfold.errors import InvalidInputError
 
-EMPTY_HEAD = bytes(32)  # the running head before the first event
 # The integers of events: every JSON reader gives these back exactly.
 Integer = Annotated[int, msgspec.Meta(ge=-(2**53) + 1, le=2**53 - 1)]
 
@@ -132,6 +131,26 @@ class Record(msgspec.Struct, frozen=True, gc=False):
         """True if only position and hash are left. `version` is then the position of
         the `store.pruned` record."""
         return not self.stream
+
+
+BodyRef = tuple[str, int]  # the stream of a body and its number in that stream
+
+
+class Body(msgspec.Struct, frozen=True, kw_only=True):
+    """Bytes beside the log, named by their stream and a number in it.
+
+    An event names a body by number and salted digest (bodies.body_ref), so a reader can
+    check it. A store keeps `stream`, `number`, `salt` and `data`. A store ignores
+    `origin`, the value that the bytes were made of, and `digest`, the salted digest of
+    a large body, if it was computed before.
+    """
+
+    stream: str
+    number: int
+    salt: bytes
+    data: bytes
+    origin: object = None
+    digest: str = ""
 
 
 def tombstone(position: int, digest: bytes, by: int) -> Record:

@@ -10,11 +10,12 @@ from functools import partial
 from turnfold._decide import rules
 from turnfold._decide.plan import Plan
 from turnfold._decide.unit_of_work import AttemptRef
-from turnfold._log.bodies import fetch_payload, is_large, read_body
+from turnfold._log.bodies import fetch_payload, is_large
 from turnfold._runtime.calls import told
 from turnfold._runtime.channel import AttachedChannel
 from turnfold._runtime.programs import Asked, Prepared
 from turnfold._runtime.sender import DRAIN, Sender, route_of, unreadable
+from turnfold._runtime.stored_bodies import read_body
 from turnfold._state.entry import Entry
 from turnfold.enums import FailureClass, Phase
 from turnfold.errors import MissingBodyError, StoreError, TurnfoldError

@@ -8,7 +8,7 @@ again.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from functools import lru_cache
 
 from turnfold._decide import rules
@@ -16,12 +16,12 @@ from turnfold._decide.outcomes import DEADLINE
 from turnfold._decide.plan import split_text
 from turnfold._decide.schedule import LIVE_KIND
 from turnfold._decide.unit_of_work import AttemptRef
-from turnfold._log.bodies import fetch_payload, place_of, read_body
 from turnfold._log.ids import part_key
 from turnfold._runtime.calls import Call, CallResult, Calls
 from turnfold._runtime.channel import AttachedChannel
 from turnfold._runtime.plain import undecorated
 from turnfold._runtime.programs import Asked, Prepared
+from turnfold._runtime.stored_bodies import BodiesAtHand
 from turnfold._state.entry import Entry
 from turnfold._state.entry_fold import SHUTDOWN
 from turnfold.clock import Clock
@@ -45,7 +45,7 @@ from turnfold.ports.channel import (
     Rejected,
     Unknown,
 )
-from turnfold.ports.store import Body, BodyRef, Store
+from turnfold.ports.store import Store
 from turnfold.settings import Settings
 
 
@@ -123,7 +123,6 @@ def _is_at(entry: Entry, attempt: AttemptRef) -> bool:
 # --- Taking one attempt to the wire and back, at most once in the life of a process ---
 
 
-_ROOM = 4 * 1024 * 1024  # bytes of bodies that are kept in memory
 _PREVIEW_MS = 10_000  # deadline of a preview
 _BYTES_MS = 32  # bytes of a file for which an attempt gets one millisecond more
 DRAIN = Rejected(failure=FailureClass.DRAIN)
@@ -384,52 +383,6 @@ class Sender:
             outcome = channel.outcome(end)
             if isinstance(outcome, Accepted):
                 await self._evidence(attempt, outcome)
-
-
-class BodiesAtHand:
-    """Bodies in memory: a body that was just stored is mostly sent at once, and need
-    not be read back."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._kept: dict[BodyRef, Body] = {}
-        self._room = _ROOM
-
-    def keep(self, bodies: Sequence[Body]) -> None:
-        for body in bodies:
-            self._kept[body.stream, body.number] = body
-            self._room -= len(body.data)
-        if self._room < 0:
-            self._kept.clear()
-            self._room = _ROOM
-
-    def at_hand(self, stream: str, ref: str) -> Payload | None:
-        """The payload that an event of `stream` names, if it was just stored."""
-        place = place_of(stream, ref)
-        own = self._kept.get(place)
-        if own is None or not isinstance(own.origin, Text):
-            return None
-        self._taken(place)
-        return own.origin
-
-    async def payload(self, stream: str, ref: str) -> Payload:
-        """The same, read from the store if necessary. Raises MissingBodyError if its
-        bytes are gone, DamagedError if they are altered."""
-        own = self.at_hand(stream, ref)
-        return own or await fetch_payload(self._read, stream, ref)
-
-    async def _read(self, stream: str, ref: str) -> bytes:
-        own = self._taken(place_of(stream, ref))
-        if own is not None:
-            return own.data
-        return await read_body(self._store, stream, ref)
-
-    def _taken(self, place: BodyRef) -> Body | None:
-        """Take a body out of memory: it is used once."""
-        own = self._kept.pop(place, None)
-        if own is not None:
-            self._room += len(own.data)
-        return own
 
 
 def _part_of(channel: AttachedChannel, entry: Entry, payload: Payload) -> Part:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from turnfold._decide.accepting import joined_inbound
 from turnfold._decide.turns import STORE_FAILS
-from turnfold._log.bodies import read_body
 from turnfold._runtime.calls import (
     CallResult,
     Calls,
@@ -23,6 +22,7 @@ from turnfold._runtime.calls import (
 )
 from turnfold._runtime.committer import TAKES_NONE
 from turnfold._runtime.programs import RunEnd
+from turnfold._runtime.stored_bodies import read_body
 from turnfold._state.turn import Turn
 from turnfold.api.ends import LONGEST_WAIT_MS, Never, NotNow
 from turnfold.api.handle import TurnHandle, inbound_of

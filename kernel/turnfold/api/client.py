@@ -17,10 +17,10 @@ from turnfold._decide import inbox
 from turnfold._decide.inbox import result_of
 from turnfold._decide.unit_of_work import Context
 from turnfold._log import events as t
-from turnfold._log.bodies import read_body
 from turnfold._log.codec import decode
 from turnfold._runtime.committer import Committer
 from turnfold._runtime.open_streams import OpenStreams
+from turnfold._runtime.stored_bodies import read_body
 from turnfold._runtime.worker import Upkeep
 from turnfold.clock import Clock
 from turnfold.errors import (

@@ -14,9 +14,9 @@ from turnfold._decide.outbox import Enqueued
 from turnfold._decide.unit_of_work import UnitOfWork
 from turnfold._log import canonical
 from turnfold._log import events as t
-from turnfold._log.bodies import read_body
 from turnfold._log.ids import reply_entry
 from turnfold._runtime.programs import Decision
+from turnfold._runtime.stored_bodies import read_body
 from turnfold._state.turn import Turn
 from turnfold.api.live import Live
 from turnfold.api.sent import Given, Said, Sent, destination, said

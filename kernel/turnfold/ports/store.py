@@ -26,7 +26,15 @@ from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 from attrs import Factory, evolve, frozen
 from msgspec import Struct
 
-from turnfold._log.canonical import BLANK, Head, Record, head_after, tombstone
+from turnfold._log.canonical import (
+    BLANK,
+    Body,
+    BodyRef,
+    Head,
+    Record,
+    head_after,
+    tombstone,
+)
 from turnfold.clock import Lived
 from turnfold.errors import ConflictError, InvalidInputError
 
@@ -68,8 +76,6 @@ __all__ = [
 
 _T = TypeVar("_T")
 
-BodyRef = tuple[str, int]  # the stream of a body and its number in that stream
-
 
 class Summary(Struct, frozen=True, gc=False):
     """The projection of one stream: enough to schedule and to list without a fold.
@@ -94,23 +100,6 @@ class Summary(Struct, frozen=True, gc=False):
     reason: str | None = None
     failure: str | None = None
     person: bool = False
-
-
-class Body(Struct, frozen=True, kw_only=True):
-    """Bytes beside the log, named by their stream and a number in it.
-
-    An event names a body by number and salted digest (bodies.body_ref), so a reader can
-    check it. A store keeps `stream`, `number`, `salt` and `data`. A store ignores
-    `origin`, the value that the bytes were made of, and `digest`, the salted digest of
-    a large body, if it was computed before.
-    """
-
-    stream: str
-    number: int
-    salt: bytes
-    data: bytes
-    origin: object = None
-    digest: str = ""
 
 
 @frozen(kw_only=True)

@@ -16,7 +16,7 @@ from turnfold._decide.unit_of_work import (
     Fence,
     UnitOfWork,
 )
-from turnfold._log.bodies import fetch_payload, read_body
+from turnfold._log.bodies import fetch_payload
 from turnfold._log.ids import part_key, reply_entry
 from turnfold._log.outbox_events import Attempted, Dispatched
 from turnfold._runtime.channel import AttachedChannel
@@ -34,6 +34,7 @@ from turnfold._runtime.programs import (
     Reconcile,
     Send,
 )
+from turnfold._runtime.stored_bodies import read_body
 from turnfold._state.entry import Entry
 from turnfold._state.fold import STORE, StoreState
 from turnfold._state.turn import Turn
