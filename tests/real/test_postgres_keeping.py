@@ -10,13 +10,14 @@ from typer.testing import CliRunner
 from turnfold import Kernel
 from turnfold.audit import audit_store
 from turnfold.errors import (
+    DiskError,
     InvalidInputError,
     NewerSchemaError,
     NotAStoreError,
     OlderSchemaError,
 )
 from turnfold.messages import Route
-from turnfold_adapters.stores.postgres import PostgresStore
+from turnfold_adapters.stores.postgres import PostgresStore, schema
 from turnfold_adapters.stores.postgres.schema import LAYOUT
 from turnfold_cli import app
 from turnfold_model.checks.store_kit import put, whole_log
@@ -66,6 +67,29 @@ async def test_an_older_layout_is_migrated_by_a_command_alone(
     await postgres.execute("UPDATE k1.layout SET number = 99")
     with pytest.raises(NewerSchemaError):
         await store.migrate()
+
+
+async def test_a_migration_that_dies_before_its_commit_has_done_nothing(
+    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server ends its connection in the last step; the same command again ends
+    well."""
+    store = PostgresStore(postgres.address("k4"))
+    await store.open()
+    await put(store, "entry:a")
+    log = await whole_log(store)
+    await store.close()
+    await make_older(postgres, "k4")
+    dies = f"{schema.STEPS[LAYOUT]}; SELECT pg_terminate_backend(pg_backend_pid())"
+    with monkeypatch.context() as patch:
+        patch.setattr(schema, "STEPS", {**schema.STEPS, LAYOUT: dies})
+        with pytest.raises(DiskError):
+            await store.migrate()
+    assert await store.migrate(dry=True) == (1, LAYOUT)
+    assert await store.migrate() == (1, LAYOUT)
+    await store.open()
+    assert await whole_log(store) == log
+    await store.close()
 
 
 def test_the_commands_of_a_shared_store(postgres: Postgres, tmp_path: Path) -> None:

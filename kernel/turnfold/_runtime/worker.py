@@ -200,6 +200,7 @@ class Worker:
         self.working = False
         self.fences_lost = 0
         self._stands_by = False
+        self._told = ""  # the last error of the store in the log
 
     async def start(self) -> None:
         """Take the lock now if it is free, else stand by. Raises OwnedError if nobody
@@ -245,9 +246,9 @@ class Worker:
             try:
                 if await self._try():
                     return
+                self._told = ""
             except StoreError as exc:
-                text = "cannot take over %s; trying again: %s"
-                _LOG.warning(text, self._store.address, exc)
+                self._tell("cannot take over %s; trying again: %s", exc)
                 await asyncio.sleep(POLL_S)
 
     async def _watch(self) -> None:
@@ -264,9 +265,15 @@ class Worker:
     async def _hear(self, ring: bool) -> None:
         try:
             await self._rung(ring)
+            self._told = ""
         except (StoreError, NotOpenError) as exc:
-            text = "cannot read %s; trying again: %s"
-            _LOG.warning(text, self._store.address, exc)
+            self._tell("cannot read %s; trying again: %s", exc)
+
+    def _tell(self, text: str, error: Exception) -> None:
+        """Once, though it is found again at each poll."""
+        if str(error) != self._told:
+            self._told = str(error)
+            _LOG.warning(text, self._store.address, error)
 
     async def _tend(self) -> None:
         while True:
