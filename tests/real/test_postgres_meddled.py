@@ -9,7 +9,7 @@ import pytest
 
 from turnfold import Kernel
 from turnfold.audit import audit_store
-from turnfold.errors import StoreError, UnsafeStoreError
+from turnfold.errors import DiskError, StoreError, UnsafeStoreError
 from turnfold.messages import Route
 from turnfold_adapters.stores.postgres import PostgresStore
 from turnfold_model.testing.platform import Platform, PlatformChannel
@@ -119,3 +119,25 @@ async def test_a_server_that_may_forget_commits_is_refused(postgres: Postgres) -
     store = PostgresStore(f"{postgres.address()}&synchronous_commit=off")
     with pytest.raises(UnsafeStoreError, match="synchronous_commit = off"):
         await store.open()
+
+
+async def test_a_worker_begins_only_if_it_can_renew_its_lease(
+    postgres: Postgres,
+) -> None:
+    """Bells are left without a connection, not the lease: else it would begin, and lose
+    its lease."""
+    scene = Scene(postgres, "m8")
+    async with scene.plays() as (worker, client):
+        await worker.close()
+        await scene.says("ALTER ROLE {role} CONNECTION LIMIT 3")
+        theirs = scene.address.replace("postgres@", "m8_gw:first@")
+        limited = Kernel(theirs)
+        limited.attach("t", PlatformChannel(scene.platform), on_unknown="hold")
+        with pytest.raises(DiskError, match="too many connections"):
+            await limited.open()
+        await scene.says("ALTER ROLE {role} CONNECTION LIMIT 4")
+        async with limited:
+            await client.enqueue(TO, "found by the poll")
+            await scene.shown(1)
+            life = limited.store._shared.life  # type: ignore[attr-defined]
+            assert await life._renewed(life.owner.id, 10.0)

@@ -128,9 +128,10 @@ class Life:
     """The row of this process in `worker`: registered with its first seat, ended after
     its last one, unless it `stays`."""
 
-    def __init__(self, link: Link, renewals: Link, place: Place) -> None:
+    def __init__(self, link: Link, renewals: Link, writes: Link, place: Place) -> None:
         self._link, self.terms = link, place
         self._renewals = renewals  # renewals do not wait for a take
+        self._writes = writes  # of the shards
         self.owner: Owner | None = None
         self.seated: set[int] = set()  # shards with a seat of this process
         self.stays = False
@@ -157,6 +158,9 @@ class Life:
             if self.seated:
                 return None
             await self._end(connection)
+        for needed in (self._renewals, self._writes):
+            async with needed.used():
+                pass  # bells do not take the last connection of a limit
         owner, asked = this_process(), _now()
         lease = self.terms.lease_ms / 1000
         values = (owner.boot, _room(), owner.pid, owner.started, owner.host)
@@ -274,6 +278,9 @@ class Life:
             try:
                 ok = await self._renewed(owner.id, lease)
             except StoreError as exc:
+                if not self.left_ms:
+                    self.lose(f"its lease was over before it was renewed: {exc}")
+                    return
                 text = "%s: the lease cannot be renewed, %d ms are left: %s"
                 _LOG.warning(text, self.terms.address, self.left_ms, exc)
                 continue

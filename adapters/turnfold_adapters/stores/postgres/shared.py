@@ -31,7 +31,7 @@ class Shared:
         names = ("writes", "reads", "seats", "lease", "rings", "hears")
         self.links = tuple(Link(place, name) for name in names)
         self.write, self._read, seats, lease, rings, hears = self.links
-        self.life = Life(seats, lease, place)
+        self.life = Life(seats, lease, self.write, place)
         self.bells = Bells(rings, hears)
         self.seats = LeaseSeats(self.life, self.bells)
 
