@@ -47,6 +47,37 @@ async def test_an_abort_says_so_in_the_message(gateway: Gateway) -> None:
     assert kernel.health()["growing"] == {}
 
 
+@pytest.mark.case("J09", "K08")
+async def test_a_kernel_that_closes_at_once_still_says_so(
+    gateway: Gateway, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The call is made once, and nothing would show it after the next start."""
+    kernel, turn = await _begun(gateway)
+    go = asyncio.Event()
+    gateway.platform.plays(wait_for(go))
+    before = len(gateway.platform.calls)
+    await kernel.abort(turn.turn_id)
+    await until(lambda: len(gateway.platform.calls) > before)
+    closing = asyncio.create_task(kernel.close())
+    await spin()
+    go.set()
+    await closing
+    assert gateway.platform.contents == [STOPPED]
+    assert not [r for r in caplog.records if r.exc_info]
+
+
+async def test_a_notice_that_a_close_cuts_off_is_no_bug_of_its_channel(
+    gateway: Gateway, caplog: pytest.LogCaptureFixture
+) -> None:
+    kernel, turn = await _begun(gateway)
+    gateway.platform.plays(wait_for(asyncio.Event()))
+    before = len(gateway.platform.calls)
+    await kernel.abort(turn.turn_id)
+    await until(lambda: len(gateway.platform.calls) > before)
+    await kernel.drain(10)
+    assert not [r for r in caplog.records if r.exc_info]
+
+
 @pytest.mark.case("J10", "K08")
 async def test_a_newer_message_says_so_in_the_older_answer(gateway: Gateway) -> None:
     kernel, turn = await _begun(gateway)

@@ -469,8 +469,10 @@ class Driver(Mending):
     async def drain(self, timeout_ms: int) -> int:
         """Start nothing new; wait for what is under way; cut off the rest: how many?"""
         self._start_nothing()
+        until = asyncio.get_running_loop().time() + timeout_ms / 1000
         await self._rested(timeout_ms / 1000)
         cut = len(self.live)
+        await self.retractor.rested(until)
         self.sender.stopping = True
         self.start(self._never_taken_up())
         while self.live:

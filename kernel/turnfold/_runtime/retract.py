@@ -63,6 +63,13 @@ class Retractor:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
+    async def rested(self, until: float) -> None:
+        """Wait until no call is under way, at most until this time of the loop: each is
+        made once, and what it cuts off stays on the screen."""
+        left = until - asyncio.get_running_loop().time()
+        if self._tasks and left > 0:
+            await asyncio.wait(self._tasks, timeout=left)
+
     def _words(self, commit: Commit, entry: Entry, event: object) -> str:
         """The words of a notice; empty for none. A placeholder can be edited only into
         a text."""

@@ -247,7 +247,7 @@ class Sender:
             end = await call.ended
         finally:
             self._previews.pop(entry.stream, None)
-        if end is None or (end.cancelled and call.timed_out):
+        if end is None or (end.cancelled and (call.timed_out or self.stopping)):
             return Unknown(cause=DEADLINE)
         return channel.outcome(end)
 

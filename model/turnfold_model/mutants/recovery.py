@@ -89,6 +89,20 @@ RECOVERY: Final = (
         f"{_CORE}::no_append_is_lost",
     ),
     _broken(
+        "a close cuts off the notice in a stopped live reply",
+        "turnfold._runtime.retract:Retractor.rested",
+        "self._tasks and left > 0",
+        "False",
+        "test:contract/test_live_stopped.py::closes_at_once",
+    ),
+    _broken(
+        "a notice that a close cuts off is a bug of its channel",
+        "turnfold._runtime.sender:Sender.preview",
+        "call.timed_out or self.stopping",
+        "call.timed_out",
+        "test:contract/test_live_stopped.py::cuts_off_is_no_bug",
+    ),
+    _broken(
         "a drain does not wait for an outcome that no task waits for",
         "turnfold._runtime.lasting:Mending.mend",
         "task is not None and task.done()",
