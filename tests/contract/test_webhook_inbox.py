@@ -441,6 +441,25 @@ async def test_a_chunked_body_inside_the_bound_is_read(kernel: Durable) -> None:
 
 
 @pytest.mark.case("T11")
+async def test_one_address_does_not_take_the_places_of_all(kernel: Durable) -> None:
+    limits = Limits(per_address=2)
+    async with WebhookInbox(kernel.accept, limits=limits) as inbox:
+        idle = [await asyncio.open_connection("127.0.0.1", inbox.port) for _ in "ab"]
+        await asyncio.sleep(0.05)
+        assert b" 503 " in await raw(inbox.port, request(BODY, "connection: close"))
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", inbox.port, local_addr=("127.0.0.2", 0)
+        )
+        writer.write(request(BODY, "connection: close"))
+        assert b" 200 " in await reader.read()
+        for one in (writer, *(pair[1] for pair in idle)):
+            one.close()
+            await one.wait_closed()
+        await asyncio.sleep(0.05)
+        assert b" 200 " in await raw(inbox.port, request(BODY, "connection: close"))
+
+
+@pytest.mark.case("T11")
 async def test_headers_without_end_are_refused(kernel: Durable) -> None:
     limits = Limits(header_bytes=2_000)
     async with WebhookInbox(kernel.accept, limits=limits) as inbox:

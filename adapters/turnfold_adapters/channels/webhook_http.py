@@ -8,6 +8,7 @@ a bound the peer gets an answer (431, 413, 408, 503) and the connection is close
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,8 @@ LINGER_MS = 500
 
 @frozen(kw_only=True)
 class Limits:
-    """The limits of one peer. `request_ms` is for a whole request, so that a peer that
+    """The limits of peers. `per_address`: connections of one address, so that one peer
+    does not take the places of all; a proxy in front needs more. `request_ms` is for a whole request, so that a peer that
     drips a byte a second is cut off as well; it is also the idle time between two
     requests. `drain_ms`: how long closing waits for requests under way."""
 
@@ -33,6 +35,7 @@ class Limits:
     body_bytes: Some = 1024 * 1024
     request_ms: Some = 10_000
     connections: Some = 256
+    per_address: Some = 128
     drain_ms: int = 10_000
 
     def __attrs_post_init__(self) -> None:
@@ -81,6 +84,7 @@ class HttpServer:
         self._limits = limits
         self._server: asyncio.Server | None = None
         self._busy: dict[asyncio.Task[None], bool] = {}  # task -> is answering
+        self._of: Counter[str] = Counter()  # connections by address
         self._closing = False
 
     @property
@@ -123,8 +127,10 @@ class HttpServer:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101  streams run us in a task
         self._busy[task] = False
+        peer = _Peer(self._h11, reader, writer, self._limits)
+        self._of[peer.address] += 1
         try:
-            await self._talk(_Peer(self._h11, reader, writer, self._limits), task)
+            await self._talk(peer, task)
         except ConnectionError:
             pass  # the peer has left; nothing to answer or undo
         except asyncio.CancelledError:
@@ -133,11 +139,13 @@ class HttpServer:
                 raise
         finally:
             del self._busy[task]
+            self._of[peer.address] -= 1
+            self._of += Counter()  # drops those at zero
             writer.close()
 
     async def _talk(self, peer: "_Peer", task: asyncio.Task[None]) -> None:
         try:
-            self._admit()
+            self._admit(peer)
             while (request := await peer.request()) is not None:
                 self._busy[task] = True
                 answer = await self._respond(request)
@@ -149,9 +157,11 @@ class HttpServer:
             await peer.answer(exc.answer, last=True)
             await peer.linger()
 
-    def _admit(self) -> None:
+    def _admit(self, peer: "_Peer") -> None:
         if len(self._busy) > self._limits.connections or self._closing:
             raise RefusedError(503, "too many connections")
+        if self._of[peer.address] > self._limits.per_address:
+            raise RefusedError(503, "too many connections of one address")
 
 
 class _Peer:
@@ -164,6 +174,8 @@ class _Peer:
         writer: asyncio.StreamWriter,
         limits: Limits,
     ) -> None:
+        name = writer.get_extra_info("peername")
+        self.address = name[0] if isinstance(name, tuple) else ""  # "": a local socket
         self._h11 = lib
         self._reader = reader
         self._writer = writer
