@@ -9,7 +9,7 @@ import aiohttp
 import httpx
 import pytest
 
-from turnfold import Accepted, Inbound, Kernel, Receipt
+from turnfold import Accepted, Inbound, Kernel, Receipt, Rejected
 from turnfold.enums import FailureClass, Phase
 from turnfold_model.testing.gateway import Gateway, entry, route, spin
 
@@ -159,6 +159,29 @@ async def test_a_bug_while_a_cut_is_handled_is_a_bug(wild: Gateway) -> None:
     kernel = await wild.start()
     await _queued(kernel, 1)
     assert kernel.health()["foreign_bugs"]["t/default"] == 1
+
+
+async def test_an_error_of_a_source_that_its_channel_knows_has_one_line(
+    wild: Gateway, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A wrong token is the first mistake of a newcomer, and no bug of the source."""
+
+    class Knowing(Buggy):
+        def classify(self, error: BaseException) -> Rejected | None:
+            known = isinstance(error, LookupError)
+            return Rejected(failure=FailureClass.AUTH) if known else None
+
+    async def source(cursor: str | None) -> AsyncIterator[tuple[Inbound | None, str]]:
+        problem = "invalid_auth"
+        raise LookupError(problem)
+        yield None, "1"
+
+    wild.channels = {("t", "default"): Knowing("send")}
+    kernel = await wild.start()
+    kernel.source("t", source)
+    await spin()
+    (line,) = [r for r in caplog.records if "source t/default" in r.getMessage()]
+    assert (line.levelno, line.exc_info) == (logging.WARNING, None)
 
 
 async def test_a_source_whose_connection_breaks_has_one_line(

@@ -7,6 +7,7 @@
 | 401, and other refusals without a code that is listed | auth; by status, see `_STATUS` |
 | `ForeignAnswerError`: no JSON, so a page of a proxy | unknown |
 | 5xx | unknown |
+| `LoginFailure`, `PrivilegedIntentsRequired`, of the source | auth |
 | a connect that failed | not_connected |
 | any other error of the connection, a deadline | unknown |
 
@@ -17,7 +18,11 @@ from types import MappingProxyType
 from typing import Any
 
 import aiohttp
-from discord.errors import HTTPException
+from discord.errors import (
+    HTTPException,
+    LoginFailure,
+    PrivilegedIntentsRequired,
+)
 
 from turnfold.enums import Decoration, FailureClass, GateScope
 from turnfold.ports.channel import Outcome, Rejected, Unknown
@@ -93,6 +98,8 @@ def classify(exception: BaseException) -> Outcome | None:
     if isinstance(exception, HTTPException):
         refusal = None if exception.status >= 500 else _refusal(exception)
         return refusal or _unknown("server_error", exception)
+    if isinstance(exception, LoginFailure | PrivilegedIntentsRequired):
+        return Rejected(failure=_F.AUTH, detail=_text(exception))
     if isinstance(exception, _CONNECTING):
         return Rejected(failure=_F.NOT_CONNECTED, detail=_text(exception))
     if isinstance(exception, aiohttp.ClientError | OSError):  # TimeoutError among them

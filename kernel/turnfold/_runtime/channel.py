@@ -452,6 +452,10 @@ class AttachedChannel:
             return verdict
         return CannotTell(detail=told(read.error))
 
+    def knows(self, error: BaseException) -> bool:
+        """Does the channel give the error a meaning, such as a wrong token?"""
+        return self._meaning(error) is not None
+
     def _meaning(self, exc: BaseException) -> Outcome | None:
         if self._classify is None or isinstance(exc, asyncio.CancelledError):
             return None

@@ -113,7 +113,7 @@ class Kernel(
         self._watching: list[Lasting] = []
         self._views: dict[tuple[str, str], ChannelFacts] = {}
         self._calls = Calls()  # of handlers, hooks and sources; the sender has its own
-        self._sources = Sources(self, self._calls)
+        self._sources = Sources(self, self._calls, self._desks)
         self._handlers = Handlers(self, self._calls, self._sources)
         self.hooks = Hooks(self._calls, self.settings.hook_deadline_ms)
         self._store: Store | None = None

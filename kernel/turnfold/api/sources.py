@@ -13,6 +13,7 @@ from attrs import define, evolve, field, frozen
 from turnfold._decide.accepting import SourceCursor, Update
 from turnfold._log.ids import cursor_of
 from turnfold._runtime.calls import CallResult, Calls, answered, report, told
+from turnfold._runtime.channel import AttachedChannel
 from turnfold._runtime.lasting import Lasting
 from turnfold._runtime.network import is_of_network
 from turnfold._state.fold import Cursor
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 _LOG = lines()
 Reader = Callable[[Any], Inbound | Unreadable | None]
 LaneOf = Callable[[Inbound], str | None]
+Desks = Mapping[tuple[str, str], AttachedChannel]
 _SHAPE = "a source gives pairs of (message or None, cursor)"
 _LONGEST = 65_536  # characters of the text in the place of an update without bytes
 
@@ -140,8 +142,8 @@ class Pulling(Spread):
 class Sources:
     """The sources of a kernel; they run only while it is the worker."""
 
-    def __init__(self, kernel: "Kernel", calls: Calls) -> None:
-        self._kernel, self._calls = kernel, calls
+    def __init__(self, kernel: "Kernel", calls: Calls, desks: Desks) -> None:
+        self._kernel, self._calls, self._desks = kernel, calls, desks
         self._sources: dict[tuple[str, str], _Pull] = {}
         self._tasks: list[Lasting] = []
         self._begun = False
@@ -161,6 +163,7 @@ class Sources:
             problem = f"there is a source {name}/{account} already"
             raise InvalidInputError(field="name", problem=problem)
         pull = _Pull(self._kernel, self._calls, name, account, stream, taking)
+        pull.desks = self._desks
         self._sources[name, account] = pull
         if self._begun:
             self._run(pull)
@@ -223,6 +226,7 @@ class _Pull:
         self._taking = taking
         self.place, self.means = (name, account), (stream, taking)
         self._name, self._account = name, account
+        self.desks: Desks = {}
         self._broken = 0  # ends in a row without an item that could be read
         self._unread = 0  # items since the last one that could be read, in this start
         self._state = "waiting"
@@ -273,7 +277,8 @@ class _Pull:
             _LOG.warning("%s ended; again in %.0f s", where, pause)
             return
         self._error, what = told(error), f"{where} broke; again in {pause:.0f} s"
-        if is_of_network(error):
+        desk = self.desks.get(self.place)
+        if is_of_network(error) or (desk is not None and desk.knows(error)):
             _LOG.warning("%s: %s", what, self._error)
         else:
             report(what, error)
