@@ -14,6 +14,7 @@ from turnfold.visible import shown, shown_json
 from turnfold_cli import USAGE
 
 _KEY_FILE = "TURNFOLD_KEY_FILE"
+_PATH = 200  # characters of a path in a message
 
 
 def _with_key(context: typer.Context, _: object, key_file: str | None) -> None:
@@ -24,7 +25,10 @@ def _with_key(context: typer.Context, _: object, key_file: str | None) -> None:
 def use_key(context: typer.Context, key_file: str) -> None:
     """The key file of all stores that this command opens, until it ends."""
     before = os.environ.get(_KEY_FILE)
-    os.environ[_KEY_FILE] = key_file
+    try:
+        os.environ[_KEY_FILE] = key_file
+    except ValueError as exc:  # a NUL, or half of a character
+        raise typer.BadParameter(f"no name of a key file: {exc}") from exc
 
     def put_back() -> None:
         os.environ.pop(_KEY_FILE)
@@ -58,9 +62,10 @@ class Commands(TyperGroup):
         except typer.Abort:
             sys.exit(130)
         except OSError as exc:
-            if exc.filename is not None:
-                raise
-            _unwritten(exc)
+            if exc.filename is None:
+                _unwritten(exc)
+            text = f"{str(exc.filename)[:_PATH]}: {exc.strerror}"
+            _refuse(exc, text, as_json="--json" in words)
         except Exception as exc:
             say = getattr(exc, "format_message", None)
             if say is None:

@@ -10,7 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from turnfold_cli import app
 from turnfold_cli.screen import Line, Screen, screen_at
 from turnfold_model.testing.gateway import Gateway, in_file, route, spin
 
@@ -63,6 +65,23 @@ def test_without_any_stream_a_command_ends_and_writes_into_no_file(
     words = words.replace("b.db", str(tmp_path / "b.db"))
     done = run(f"{words} -s {store}", "<&- >&- 2>&-")
     assert (done.returncode, store.read_bytes() == before) == (0, True)
+
+
+@pytest.mark.case("X20")
+@pytest.mark.parametrize("words", ["restore g.db -s", "import . -s", "audit", "list"])
+def test_a_path_that_no_file_can_have_is_one_line(store: Path, words: str) -> None:
+    done = run(f"{words} {'a' * 300}", "", TURNFOLD_STORE=str(store))
+    assert done.returncode in (2, 3), done.stderr
+    assert (done.stderr.count("\n"), done.stdout) == (1, "")
+    assert "File name too long" in done.stderr
+
+
+@pytest.mark.case("X20")
+@pytest.mark.parametrize("key", ["a\0b", "\ud800"])
+def test_a_key_file_that_no_system_can_name_is_refused(store: Path, key: str) -> None:
+    words = ["list", "-s", str(store), "--key-file", key]
+    done = CliRunner().invoke(app(words), words)
+    assert (done.exit_code, done.stderr.count("\n")) == (2, 1)
 
 
 @pytest.mark.case("X20")
