@@ -312,6 +312,38 @@ async def test_every_argument_of_a_handle_has_an_answer_or_one_typed_error(
 
 
 @pytest.mark.case("X20")
+@pytest.mark.parametrize("call", ["reply", "send", "block", "tool", "silent", "later"])
+async def test_every_argument_of_a_blocking_handle_has_an_answer_or_one_typed_error(
+    lone: Gateway, call: str
+) -> None:
+    """The handler is a plain function, in a thread. A call of a wrong name, too."""
+    wrong: list[str] = []
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def odd(turn: TurnHandle) -> None:
+        twin = inspect.signature(getattr(turn, call)).parameters.values()
+        named = [p.name for p in twin if p.kind is p.KEYWORD_ONLY]
+        for value in ODD:
+            for words in ({}, *({name: value} for name in named)):
+                try:
+                    getattr(turn.blocking, call)("x" if words else value, **words)
+                except TurnfoldError:
+                    pass
+                except BaseException as exc:  # noqa: BLE001  this is what is looked for
+                    wrong.append(f"{call}({words or value!r:.30}): {exc!r}"[:200])
+        loop.call_soon_threadsafe(ended.set)
+
+    lone.handler = odd
+    lone.settings = Settings(max_runs=1)
+    kernel = await lone.start()
+    await kernel.accept(inbound("1"))
+    async with asyncio.timeout(30):
+        await ended.wait()
+    assert wrong == []
+
+
+@pytest.mark.case("X20")
 def test_every_argument_of_the_blocking_kernels_own_methods_has_one_typed_error() -> (
     None
 ):

@@ -4,7 +4,7 @@ A wrong type, and a value that is none of its type (NaN, a lone surrogate, a wor
 no word of its enum), is refused at the call, by the name of the argument. Arguments are
 read from the signatures, so that a new one is tried, too. What an adapter answers
 (Accepted, Rejected, Found ...) is judged where it comes in, not where it is made:
-tests/contract/test_answers.py.
+tests/contract/test_foreign_code.py.
 """
 
 import copy
