@@ -70,11 +70,13 @@ def _look(handle: int, salts: bytes, pages: int) -> LostCommits | None:
         salts = _frame(handle, 0)[_FRAME_SALTS]
     elif header[_SALTS] != salts:
         return None  # the log begins anew with the next commit
+    if not any(salts):  # a log of zeros alone, which may be long
+        return None
     ends: list[bytes] = []
     behind = False
     for number in range(pages, (os.fstat(handle).st_size - HEADER) // FRAME):
         head = _frame(handle, number)
-        if head[_FRAME_SALTS] != salts or not any(salts):
+        if head[_FRAME_SALTS] != salts:
             continue
         behind = behind or bool(ends)
         if any(head[_COMMIT]):
