@@ -56,6 +56,53 @@ async def test_a_message_that_was_sent_long_ago_is_old_when_it_comes(
 
 
 @pytest.mark.case("T06")
+async def test_a_message_that_lay_in_the_inbox_is_as_old_as_its_wait(
+    gateway: Gateway,
+) -> None:
+    ages: list[tuple[int | None, int]] = []
+
+    async def answer(handle: Any) -> str:
+        ages.append((await handle.age_ms(), handle.accepted_at))
+        return "good morning"
+
+    began = gateway.clock.wall_now()
+    front = await gateway.start(work=False)  # nobody works for two days
+    old = await front.accept(inbound("1", text="old"))
+    newer = await front.accept(inbound("2", conversation="43"), busy="supersede")
+    await gateway.crash(front)
+    gateway.clock.pass_ms(50 * HOUR)
+    gateway.settings = attrs.evolve(gateway.settings, max_turn_age_ms=51 * HOUR)
+    gateway.handler = answer
+    kernel = await gateway.start()
+    assert await kernel.settled(old.turn_id, 2_000) is TurnOutcome.REPLIED
+    assert await kernel.settled(newer.turn_id, 2_000) is TurnOutcome.REPLIED
+    for age, accepted_at in ages:
+        assert age is not None
+        assert 50 * HOUR <= age < 51 * HOUR
+        assert 0 <= accepted_at - began < HOUR
+    assert len(ages) == 2
+
+
+@pytest.mark.case("T06")
+async def test_a_message_that_lay_in_the_inbox_may_be_too_old_to_be_run(
+    gateway: Gateway,
+) -> None:
+    async def answer(handle: Any) -> str:
+        return "good morning"
+
+    gateway.handler = answer
+    gateway.settings = attrs.evolve(gateway.settings, max_turn_age_ms=24 * HOUR)
+    front = await gateway.start(work=False)
+    old = await front.accept(inbound("1", text="old"))
+    await gateway.crash(front)
+    gateway.clock.pass_ms(50 * HOUR)
+    kernel = await gateway.start()
+    assert await kernel.settled(old.turn_id, 2_000) is TurnOutcome.EXPIRED
+    await until(lambda: len(gateway.platform.contents) == 1)
+    assert "too late" in gateway.platform.contents[0]
+
+
+@pytest.mark.case("T06")
 async def test_without_a_limit_a_handler_knows_the_age(lone: Gateway) -> None:
     ages: list[int | None] = []
 

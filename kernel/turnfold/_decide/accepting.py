@@ -77,11 +77,11 @@ def accept(
     inbound: Update,
     cursor: SourceCursor | None = None,
     *,
-    promised: bool = False,
+    waited_ms: int | None = None,
     plan: busy.Plan = busy.QUEUE,
 ) -> Acceptance:
-    """`turn` is the stream that the message gets if it is new. `promised`: the message
-    was durable in the inbox, so it is taken even if the lane is full."""
+    """`turn` is the stream that the message gets if it is new. `waited_ms`: the message
+    was durable in the inbox for so long, so it is taken even if the lane is full."""
     done = _known(draft, turn, inbound)
     if done is None:
         if (
@@ -90,11 +90,11 @@ def accept(
             or isinstance(inbound, Unreadable)
             or inbound.control
         ):
-            if not promised and isinstance(inbound, Inbound):
+            if waited_ms is None and isinstance(inbound, Inbound):
                 _check_room(draft, inbound)
-            done = _new(draft, turn, inbound)
+            done = _new(draft, turn, inbound, waited_ms)
         else:
-            done = _planned(draft, turn, inbound, plan, promised=promised)
+            done = _planned(draft, turn, inbound, plan, waited_ms)
     if cursor is not None:
         advance(draft, cursor)
     return done
@@ -189,8 +189,7 @@ def _planned(
     turn: str,
     inbound: Inbound,
     plan: busy.Plan,
-    *,
-    promised: bool,
+    waited_ms: int | None,
 ) -> Acceptance:
     """Accept a message by the plan of its caller, which counts only in a busy lane."""
     host = busy.host_of(draft, inbound) if plan.busy is Busy.JOIN else None
@@ -204,13 +203,13 @@ def _planned(
         stopped = busy.supersede(draft, inbound)
     elif plan.busy is Busy.DROP and busy.waiting(draft, inbound.lane):
         draft.fresh(turn)
-        draft.emit(turn, _accepted(draft, turn, inbound))
+        draft.emit(turn, _accepted(draft, turn, inbound, waited_ms))
         _name(draft, turn, inbound)
         busy.drop(draft, turn)
         return Acceptance(turn_id=turn, status=TurnPhase.ABORTED, new=True)
-    if not promised:
+    if waited_ms is None:
         _check_room(draft, inbound)
-    done = _new(draft, turn, inbound, busy.due_of(draft, plan))
+    done = _new(draft, turn, inbound, waited_ms, busy.due_of(draft, plan))
     return evolve(done, stopped=stopped)
 
 
@@ -221,13 +220,17 @@ def _name(draft: UnitOfWork, turn: str, inbound: Update) -> None:
 
 
 def _new(
-    draft: UnitOfWork, turn: str, inbound: Update, due: int | None = None
+    draft: UnitOfWork,
+    turn: str,
+    inbound: Update,
+    waited_ms: int | None,
+    due: int | None = None,
 ) -> Acceptance:
     draft.fresh(turn)
     if isinstance(inbound, Unreadable):
         draft.emit(turn, _dead(draft, turn, inbound))
     else:
-        draft.emit(turn, _accepted(draft, turn, inbound, due))
+        draft.emit(turn, _accepted(draft, turn, inbound, waited_ms, due))
     key = inbound_key(inbound)
     if key is not None:
         draft.key(key, turn)
@@ -236,7 +239,11 @@ def _new(
 
 
 def _accepted(
-    draft: UnitOfWork, turn: str, inbound: Inbound, due: int | None = None
+    draft: UnitOfWork,
+    turn: str,
+    inbound: Inbound,
+    waited_ms: int | None,
+    due: int | None = None,
 ) -> t.Accepted:
     evidence = inbound.evidence
     return t.Accepted(
@@ -252,6 +259,7 @@ def _accepted(
         form=evidence.form,
         control=inbound.control,
         due=due,
+        waited_ms=waited_ms or 0,
         sender=inbound.sender,
         sent_at=inbound.sent_at,
         revision=inbound.revision,

@@ -281,7 +281,7 @@ def _accept(draft: UnitOfWork, command: Command, data: Any) -> None:
         turn=command.stream,
         inbound=inbound,
         cursor=None if cursor is None else SourceCursor(**cursor),
-        promised=True,
+        waited_ms=_waited(draft, command),
         plan=plan,
     )
 

@@ -352,7 +352,7 @@ def age_of(turn: Turn, now: int, wall: int, sure_from: int) -> int | None:
     if turn.created < sure_from:
         return None
     sent = turn.first.sent_at
-    waited = now - turn.created
+    waited = now - turn.asked
     return waited if sent is None or sure_from else max(waited, wall - sent)
 
 

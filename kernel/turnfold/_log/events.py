@@ -23,7 +23,7 @@ class Accepted(Fact, frozen=True, kw_only=True):
     `sent_at` is its wall time. `message_id` is empty where the platform gives none;
     `key` is then a dedupe key of the caller. `form`: the encoding of the body.
     `changes`: the turn of the message that this one edits. `due`: not to be run before;
-    others may join."""
+    others may join. `waited_ms`: how long it lay in the inbox before."""
 
     channel: str
     account: str
@@ -43,6 +43,7 @@ class Accepted(Fact, frozen=True, kw_only=True):
     revision: str | None = None
     locale: str | None = None
     due: Integer | None = None
+    waited_ms: Integer = 0
 
     def __post_init__(self) -> None:
         _usual_event(self)

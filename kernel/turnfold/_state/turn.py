@@ -111,6 +111,13 @@ class Turn:
     suspects: int = 0  # turns that may have caused the last death; 0: no death
     alone: int = 0  # deaths with nothing else under way, since a person let it run
 
+    @property
+    def asked(self) -> int:
+        """Log ms at which the message was durable: it may have lain in the inbox."""
+        first = self.first
+        waited = first.waited_ms if isinstance(first, t.Accepted) else 0
+        return self.created - waited
+
     def copied(self) -> "Turn":
         """A copy for the fold to change. Written out, since every decided event needs
         one: a copy through the constructor takes more than twice as long."""

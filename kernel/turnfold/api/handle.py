@@ -121,9 +121,10 @@ class TurnHandle:
 
     @property
     def accepted_at(self) -> int:
-        """When the message was accepted: ms UTC by the log, which is the wall time
-        unless the clock of this machine was wrong then."""
-        return self._turn.created
+        """When the message was accepted, by this process or by one that put it in the
+        inbox: ms UTC by the log, which is the wall time unless the clock of this machine
+        was wrong then."""
+        return self._turn.asked
 
     async def age_ms(self) -> int | None:
         """The age of the message: since it was sent, if it has a `sent_at`, else since

@@ -140,6 +140,13 @@ WAITING: Final = (
         f"{_OLD}::after_an_outage",
     ),
     _broken(
+        "the time in the inbox is not part of a message's age",
+        "turnfold._decide.accepting:_accepted",
+        "waited_ms or 0",
+        "0",
+        "test:contract/test_age.py::that_lay_in_the_inbox",
+    ),
+    _broken(
         "a redrive does not renew the age",
         "turnfold._state.entry_fold:_moved",
         "_redriven(e, event, at)",

@@ -22,6 +22,7 @@ from turnfold_model.reference.shapes import (
 def accepted(data: Record) -> Turn:
     words(data, "body")
     need(data.get("form", "json") in FORMS, "field", "form is none of its words")
+    whole({"waited_ms": 0, **data}, "waited_ms")
     place = (words(data, "channel"), words(data, "account"))
     return Turn(
         phase="accepted",
