@@ -54,7 +54,10 @@ def free(target: Path) -> None:
 
 
 def staged(target: Path, what: str) -> Path:
-    """The name of an unfinished copy; the rest of an earlier crash is removed."""
+    """The name of an unfinished copy; the rest of an earlier crash is removed. Raises
+    RefusedError if the target is a folder."""
+    if target.is_dir():
+        raise RefusedError(f"{target} is a folder", USAGE)
     path = target.with_name(f"{target.name}.{what}")
     take_back(path, target)
     clear(path)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from attrs import define, field
 
-from turnfold.inspect import EventView, Inspect, Row, export
+from turnfold.inspect import EventView, Filter, Inspect, Row, export
 from turnfold.ports.store import Record, Store
 from turnfold_cli.common import (
     STORE,
@@ -159,8 +159,8 @@ async def _follow(
 ) -> None:
     async with opened(address) as store:
         inspect = Inspect(store)
-        if channel is not None:
-            await inspect.place(channel)
+        if channel is not None and await store.places():  # one may still come up
+            await inspect.list(Filter(channel=channel, limit=1))
         of = frozenset([await inspect.resolve(name) for name in names])
         teller = Follower(store, failures, of, channel, as_json, console())
         if first is None:

@@ -57,6 +57,7 @@ class Commands(TyperGroup):
         words = list(sys.argv[1:] if args is None else args)
         how["standalone_mode"] = False
         try:
+            _check(words)
             code = super().main(words, **how)
             sys.stdout.flush()
         except typer.Abort:
@@ -72,6 +73,17 @@ class Commands(TyperGroup):
                 raise
             _refuse(exc, say(), as_json="--json" in words)
         sys.exit(code or 0)
+
+
+def _check(words: Sequence[str]) -> None:
+    """Refuse words that no shell can pass, and a program can."""
+    for word in words:
+        try:
+            odd = b"\0" in os.fsencode(word)
+        except UnicodeEncodeError:
+            odd = True
+        if odd:
+            raise typer.BadParameter(f"no argument: {word[:_PATH]!r}")
 
 
 def _unwritten(exc: OSError) -> NoReturn:

@@ -135,3 +135,33 @@ def test_a_short_command_loads_only_what_it_needs(store: Path, words: str) -> No
     command = [sys.executable, "-c", code, words, "-s", str(store)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.stderr == "[]", done.stderr
+
+
+@pytest.mark.case("X20")
+@pytest.mark.parametrize(
+    "words", ["backup ''", "backup .", "backup /", "restore g.db -s ."]
+)
+def test_a_folder_in_place_of_a_file_is_one_line(store: Path, words: str) -> None:
+    words = words.replace("g.db", str(store))
+    done = run(words, "", TURNFOLD_STORE=str(store))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.count("\n") == 1
+    assert "is a folder" in done.stderr
+
+
+@pytest.mark.case("X20")
+@pytest.mark.parametrize("word", ["a\0b", "\ud800"])
+def test_a_word_that_no_shell_can_pass_is_one_line(
+    word: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words in (["list", word], ["backup", word], ["audit", "--head", word]):
+        with pytest.raises(SystemExit) as end:
+            app(words)(words)
+        assert end.value.code == 2
+        assert "no argument" in capsys.readouterr().err
+
+
+def test_a_channel_that_there_is_not_is_no_reason_to_follow(store: Path) -> None:
+    done = run(f"tail --channel nosuch -s {store}", "")
+    assert done.returncode == 2
+    assert "no channel 'nosuch'; there are: " in done.stderr
