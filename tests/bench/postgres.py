@@ -79,21 +79,21 @@ async def _compare(plain: str, count: int, senders: int, rounds: int) -> None:
         else:
             worker = _peers_worker(plain, connection, senders)
             peer = await stack.enter_async_context(worker)
-        plays = {"turnfold": _ours(kernel, senders), "pgqueuer": peer}
+        plays = {"turnfold": ours(kernel, senders), "pgqueuer": peer}
         if find_spec("procrastinate") is not None:
             other = _procrastinate(plain, senders)
             plays["procrastinate"] = await stack.enter_async_context(other)
-        rates = await _rates(plays, count, rounds)
-    _tell(rates, senders)
+        found = await rates(plays, count, rounds)
+    _tell(found, senders)
 
 
-def _tell(rates: dict[str, list[float]], senders: int) -> None:
-    for name, found in rates.items():
-        rate = statistics.median(found)
-        print(f"{name}: {rate:.0f} messages/s, {senders} senders, {len(found)} rounds")
-    ours = rates.pop("turnfold")
-    for name, theirs in rates.items():
-        ratios = [one / other for one, other in zip(ours, theirs, strict=True)]
+def _tell(found: dict[str, list[float]], senders: int) -> None:
+    for name, rounds in found.items():
+        rate = statistics.median(rounds)
+        print(f"{name}: {rate:.0f} messages/s, {senders} senders, {len(rounds)} rounds")
+    own = found.pop("turnfold")
+    for name, theirs in found.items():
+        ratios = [one / other for one, other in zip(own, theirs, strict=True)]
         spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
         print(f"ratio to {name}: {statistics.median(ratios):.2f} ({spread})")
 
@@ -105,18 +105,18 @@ async def _procrastinate(plain: str, senders: int) -> AsyncIterator[Round]:
         yield _by(senders, send)
 
 
-async def _rates(
+async def rates(
     plays: dict[str, Round], count: int, rounds: int
 ) -> dict[str, list[float]]:
-    rates: dict[str, list[float]] = {name: [] for name in plays}
+    found: dict[str, list[float]] = {name: [] for name in plays}
     for play in plays.values():
         await play(20)  # to get warm
     for _ in range(rounds):
         for name, play in plays.items():
             began = time.perf_counter()
             await play(count)
-            rates[name].append(count / (time.perf_counter() - began))
-    return rates
+            found[name].append(count / (time.perf_counter() - began))
+    return found
 
 
 @asynccontextmanager
@@ -143,7 +143,7 @@ def _by(senders: int, send: Callable[[int], Awaitable[None]]) -> Round:
     return play
 
 
-def _ours(kernel: Kernel, senders: int) -> Round:
+def ours(kernel: Kernel, senders: int) -> Round:
     async def send(number: int) -> None:
         to = Route(channel="t", conversation=f"{number % 200}")
         sent = await kernel.enqueue(to, _BODY)
