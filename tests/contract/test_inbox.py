@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from turnfold import Kernel, Settings
+from turnfold import Kernel, Native, Settings
 from turnfold._decide.busy import QUEUE
 from turnfold._decide.inbox import accept_command
 from turnfold.enums import (
@@ -144,6 +144,37 @@ async def test_a_command_that_is_posted_again_is_one_command(gateway: Gateway) -
     assert (known.turn_id, known.new) == (first.turn_id, False)
     assert commits(kernel)["turn.accepted"] == 1
     assert gateway.platform.contents == ["x"]
+
+
+async def test_many_payloads_of_a_client_are_posted_together_and_not_read_back(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store pays a sync for each post, and a round trip for each question."""
+    worker = await gateway.start()
+    client = await gateway.start(work=False)
+    posts, bodies = [], []
+    post, fetch = client.store.post, worker.store.fetch
+
+    async def posting(commands: Sequence[Command]) -> Any:
+        posts.append(len(commands))
+        return await post(commands)
+
+    async def fetching(wanted: Wanted) -> Any:
+        bodies.extend(wanted.bodies)
+        return await fetch(wanted)
+
+    monkeypatch.setattr(client.store, "post", posting)
+    monkeypatch.setattr(worker.store, "fetch", fetching)
+    made = [
+        client.enqueue(route(str(n)), "x" if n % 2 else Native(body={"n": n}))
+        for n in range(40)
+    ]
+    sent = await asyncio.gather(*made)
+    ends = await asyncio.gather(*(client.settled(s.entry_id, 10_000) for s in sent))
+    assert set(ends) == {"delivered"}
+    assert sum(posts) == 40
+    assert len(posts) < 5
+    assert bodies == []
 
 
 async def test_a_message_that_was_posted_keeps_its_turn_when_the_owner_gets_it_too(

@@ -5,22 +5,19 @@ The dispatcher finds the channel that is attached now, and limits the sends unde
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from functools import partial
 
 from turnfold._decide import rules
 from turnfold._decide.plan import Plan
 from turnfold._decide.unit_of_work import AttemptRef
-from turnfold._log.bodies import fetch_payload, is_large
+from turnfold._log.bodies import is_large
 from turnfold._runtime.calls import told
 from turnfold._runtime.channel import AttachedChannel
 from turnfold._runtime.programs import Asked, Prepared
 from turnfold._runtime.sender import DRAIN, Sender, route_of, unreadable
-from turnfold._runtime.stored_bodies import read_body
 from turnfold._state.entry import Entry
 from turnfold.enums import FailureClass, Phase
 from turnfold.errors import MissingBodyError, StoreError, TurnfoldError
 from turnfold.ports.channel import CannotTell, Outcome, Rejected
-from turnfold.ports.store import Store
 
 _ABSENT_MS = 5_000  # how long a look-up waits for a channel that is not attached
 
@@ -30,14 +27,13 @@ class Dispatcher:
 
     def __init__(
         self,
-        store: Store,
         find: Callable[[str], Awaitable[Entry]],
         channels: Mapping[tuple[str, str], AttachedChannel],
         sender: Sender,
         at_once: int,
         salt: Callable[[], bytes],
     ) -> None:
-        self._store, self._find, self._salt = store, find, salt
+        self._find, self._salt = find, salt
         self._channels, self._sender = channels, sender
         self._slots = asyncio.Semaphore(at_once)
         self.draining = False
@@ -48,8 +44,8 @@ class Dispatcher:
         if channel is None:
             return _detached(entry)
         try:
-            read = partial(read_body, self._store)
-            payloads = [await fetch_payload(read, stream, ref) for ref in entry.body]
+            bodies = self._sender.bodies
+            payloads = [await bodies.for_plan(stream, ref) for ref in entry.body]
             what = payloads, route_of(entry), entry.kind, stream
             if any(map(is_large, payloads)):
                 return await channel.plan_large(*what, (), self._salt)

@@ -92,7 +92,6 @@ class Driver(Mending):
         self.register = Register()
         self.sender = Sender(store, clock, settings, self.register, self._evidence)
         self.dispatcher = Dispatcher(
-            store,
             self.entry,
             channels,
             self.sender,

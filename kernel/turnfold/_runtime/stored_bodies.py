@@ -53,6 +53,17 @@ class BodiesAtHand:
         own = self.at_hand(stream, ref)
         return own or await fetch_payload(self._read, stream, ref)
 
+    async def for_plan(self, stream: str, ref: str) -> Payload:
+        """As `payload`; what is in memory stays there for the send."""
+        own = self._kept.get(place_of(stream, ref))
+        if own is not None and isinstance(own.origin, Text):
+            return own.origin
+        return await fetch_payload(self._seen, stream, ref)
+
+    async def _seen(self, stream: str, ref: str) -> bytes:
+        own = self._kept.get(place_of(stream, ref))
+        return await read_body(self._store, stream, ref) if own is None else own.data
+
     async def _read(self, stream: str, ref: str) -> bytes:
         own = self._taken(place_of(stream, ref))
         if own is not None:

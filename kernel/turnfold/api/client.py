@@ -21,6 +21,7 @@ from turnfold._log.codec import decode
 from turnfold._runtime.committer import Committer
 from turnfold._runtime.open_streams import OpenStreams
 from turnfold._runtime.stored_bodies import read_body
+from turnfold._runtime.together import Together
 from turnfold._runtime.worker import Upkeep
 from turnfold.clock import Clock
 from turnfold.errors import (
@@ -32,7 +33,15 @@ from turnfold.errors import (
     UsageError,
 )
 from turnfold.logs import lines
-from turnfold.ports.store import Answer, Command, Ownership, Posted, Store, Wanted
+from turnfold.ports.store import (
+    Answer,
+    Command,
+    Found,
+    Ownership,
+    Posted,
+    Store,
+    Wanted,
+)
 
 _POLL_S = 0.02
 _INBOX = 1_000  # the most commands of the inbox that a call reads
@@ -51,12 +60,28 @@ class Mailbox:
         apply_alone: Callable[[], Awaitable[None]],
     ) -> None:
         self._store, self._ring, self._apply_alone = store, ring, apply_alone
+        self._posts = Together(self._post_some, store.address)
+        self._looks = Together(self._look_at, store.address, _INBOX)
 
     async def post(self, command: Command) -> Posted:
-        """Durable when this returns. Raises the errors of the store's `post`."""
-        (posted,) = await self._store.post((command,))
+        """Durable when this returns, with those of other callers. Raises the errors of
+        the store's `post`."""
+        posted = await self._posts.ask(command)
         self._ring()
         return posted
+
+    async def _post_some(self, commands: Sequence[Command]) -> Sequence[Posted]:
+        return await self._store.post(commands)
+
+    async def look(self, stream: str) -> Found:
+        """The row of a stream, and if the command that makes it waits; among those that
+        other callers look for. Raises the errors of the store's `fetch`."""
+        return await self._looks.ask(stream)
+
+    async def _look_at(self, streams: Sequence[str]) -> Sequence[Found]:
+        names = frozenset(streams)
+        found = await self._store.fetch(Wanted(summaries=names, answers=names))
+        return [found] * len(streams)
 
     async def post_all(self, commands: Sequence[Command]) -> None:
         """Durable when this returns. A command that was posted before is not posted

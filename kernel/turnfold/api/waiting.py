@@ -10,6 +10,7 @@ from turnfold._runtime.driver import Driver
 from turnfold._state.entry import Entry
 from turnfold._state.fold import State
 from turnfold._state.turn import Turn
+from turnfold.api.client import Mailbox
 from turnfold.api.portal import Home
 from turnfold.api.sent import receipt_of
 from turnfold.api.spread import Spread
@@ -25,12 +26,13 @@ from turnfold.inspect import Inspect
 from turnfold.inspect.views import EntryView
 from turnfold.messages import check_id, check_text, check_timeout
 from turnfold.ports.channel import Receipt
-from turnfold.ports.store import Found, Store, Summary, Wanted
+from turnfold.ports.store import Store, Summary, Wanted
 
 CLOSABLE = (Entry, Turn)  # a tuple: a union would be put together each time
 _REST_POLL_S = 0.01
 _STATE_S = 1.0  # a store that fails must not make a wait longer than that
-_CLIENT_POLL_S = 0.05  # a process without the store gets no signal for a commit
+# A process without the store gets no signal for a commit: it looks, less and less often.
+_FIRST_LOOK_S, _LOOKS_S = 0.02, 0.1
 
 
 class Waiting(Spread):
@@ -53,6 +55,10 @@ class Waiting(Spread):
         raise NotImplementedError
 
     def _open_driver(self) -> Driver:
+        raise NotImplementedError
+
+    @property
+    def _mailbox(self) -> Mailbox:
         raise NotImplementedError
 
     async def settled(
@@ -137,6 +143,7 @@ class Waiting(Spread):
             raise NotFoundError(what="turn or entry", id=stream)
         if self._shards is not None:
             return await self._shards.closed(stream, key, parked=parked)
+        pause = _FIRST_LOOK_S
         while self._state in ("open", "draining"):
             if self._owns:
                 try:
@@ -150,6 +157,8 @@ class Waiting(Spread):
             row = await self._seen_closed(stream, key, parked=parked)
             if row is not None:
                 return row
+            await asyncio.sleep(pause)
+            pause = min(1.2 * pause, _LOOKS_S)
         raise NotOpenError(state=self._state)
 
     async def _awaited(self, stream: str, *, parked: bool) -> State | None:
@@ -174,9 +183,9 @@ class Waiting(Spread):
         self, stream: str, key: str | None, *, parked: bool
     ) -> Summary | None:
         """The row of a closed stream that is not in memory: another process owns the
-        store, or the command that makes the stream is in the inbox. None after a short
-        wait. Raises NotFoundError."""
-        found = await self._look_from_outside(stream)
+        store, or the command that makes the stream is in the inbox. None if it is not
+        closed. Raises NotFoundError."""
+        found = await self._mailbox.look(stream)
         row = found.summaries[stream]
         if row is None and stream not in found.waiting:
             # The command left the inbox between two reads, or its message was known
@@ -185,18 +194,13 @@ class Waiting(Spread):
         waits = parked and row is not None and row.phase == Phase.PARKED
         if row is not None and (waits or not row.open):
             return row
-        await asyncio.sleep(_CLIENT_POLL_S)
         return None
-
-    async def _look_from_outside(self, stream: str) -> Found:
-        names = frozenset((stream,))
-        return await self.store.fetch(Wanted(summaries=names, answers=names))
 
     async def _logged(self, stream: str, key: str | None) -> Summary | None:
         if key is not None:
             found = await self.store.fetch(Wanted(keys=frozenset((key,))))
             stream = found.keys[key] or stream
-        row = (await self._look_from_outside(stream)).summaries[stream]
+        row = (await self._mailbox.look(stream)).summaries[stream]
         if row is None:
             raise NotFoundError(what="turn or entry", id=stream)
         return row

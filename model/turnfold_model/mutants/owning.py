@@ -19,6 +19,8 @@ _TIMES = "test:contract/test_two_times.py"
 _UPKEEP = "test:contract/test_upkeep.py"
 _RESTORED = "test:contract/test_restored.py"
 _ENDED = "test:contract/test_ended_loop.py"
+_TOGETHER = "turnfold._runtime.together:Together"
+_CALLS = "test:fast/test_together.py"
 
 
 def _broken(name: str, where: str, old: str, new: str, *killers: str) -> Mutant:
@@ -327,5 +329,26 @@ OWNING: Final = (
         "not here and self._loop.is_closed()",
         "False",
         f"{_ENDED}::says_so",
+    ),
+    _broken(
+        "a command that is no valid input fails those of other callers",
+        f"{_TOGETHER}._answer",
+        "len(some) == 1",
+        "True",
+        f"{_CALLS}::an_invalid_item",
+    ),
+    _broken(
+        "a caller waits for ever for a call that was cut off",
+        f"{_TOGETHER}._run",
+        "_refuse(some, FateUnknownError(path=self._address, problem=problem))",
+        "pass",
+        f"{_CALLS}::a_call_that_is_cut_off",
+    ),
+    _broken(
+        "a body that was just stored is read back for its plan",
+        "turnfold._runtime.stored_bodies:BodiesAtHand._seen",
+        "self._kept.get(place_of(stream, ref))",
+        "None",
+        f"{_INBOX}::are_posted_together",
     ),
 )
