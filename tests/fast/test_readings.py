@@ -19,7 +19,7 @@ from turnfold_model.reference import as_events
 from . import test_audit, test_reference
 from .audit_logs import records
 
-EVERY = 37  # of all damaged logs; tests/formal tries all of them
+EVERY = 37  # of all damaged logs; tests/formal tries more of them
 
 
 @cache
