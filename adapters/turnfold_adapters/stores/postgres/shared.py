@@ -20,8 +20,6 @@ from turnfold_adapters.stores.postgres.ownership import LeaseSeats, Life
 from turnfold_adapters.stores.postgres.schema import check, prepare
 
 _T = TypeVar("_T")
-# Shards share these. A server syncs its disk once for commits that come at the same time.
-_WRITERS = 4
 
 
 class Shared:
@@ -33,9 +31,6 @@ class Shared:
         names = ("writes", "reads", "seats", "lease", "rings", "hears")
         self.links = tuple(Link(place, name) for name in names)
         self.write, self._read, seats, lease, rings, hears = self.links
-        beside = tuple(Link(place, "writes") for _ in range(_WRITERS - 1))
-        self._writers = (self.write, *beside)
-        self.links += beside
         self.life = Life(seats, lease, self.write, place)
         self.bells = Bells(rings, hears)
         self.seats = LeaseSeats(self.life, self.bells)
@@ -53,10 +48,6 @@ class Shared:
             self._open -= 1
             await self._read.close()
             raise
-
-    def writer(self, shard: int) -> Link:
-        """The connection for the commits and posts of a shard."""
-        return self._writers[shard % _WRITERS]
 
     async def _prepare(self, session: Session, *, read_only: bool) -> None:
         place, connection = self.place, session.connection

@@ -185,7 +185,7 @@ class PostgresStore:
     async def _store(self, write: Write) -> Stored | Refused:
         seat = self._ownership.seat
         try:
-            async with self._shared.writer(self._number).used(self._number) as connection:
+            async with self._shared.write.used(self._number) as connection:
                 answer = await self._committer.store(connection, write, seat)
         except FAILURES as exc:
             self._committer.forget()
@@ -207,7 +207,7 @@ class PostgresStore:
         if not first:
             return []
         try:
-            async with self._shared.writer(self._number).used(self._number) as connection:
+            async with self._shared.write.used(self._number) as connection:
                 posted = await reads.post(connection, first)
         except FAILURES as exc:
             raise translated(exc, self.address) from exc
@@ -307,7 +307,7 @@ class PostgresStore:
     async def _writing(self, ask: _Ask[_T]) -> _T:
         self._check_writable()
         try:
-            async with self._shared.writer(self._number).used(self._number) as connection:
+            async with self._shared.write.used(self._number) as connection:
                 return await ask(connection)
         except FAILURES as exc:
             raise translated(exc, self.address) from exc
