@@ -10,7 +10,7 @@ from turnfold import Accepted, Kernel, Receipt, Rejected
 from turnfold.enums import FailureClass, Phase
 from turnfold_adapters.stores.memory import MemoryStore
 from turnfold_model.testing.clock import START_MS
-from turnfold_model.testing.gateway import entry, route, story
+from turnfold_model.testing.gateway import entry, inbound, route, story
 from turnfold_model.testing.virtual_time import Machine, VirtualLoop
 
 HOUR_S = 3_600
@@ -79,3 +79,49 @@ def test_a_loop_that_nothing_can_wake_ends(monkeypatch: pytest.MonkeyPatch) -> N
 
     with pytest.raises(RuntimeError, match="nothing can happen"):
         run(play)
+
+
+DAY_MS = 24 * HOUR_S * 1_000
+
+
+@pytest.mark.case("R04", "R05")
+@pytest.mark.parametrize("jump_ms", [-30 * DAY_MS, DAY_MS])
+def test_a_jump_opens_no_gate_and_keeps_none_shut(jump_ms: int) -> None:
+    async def play(machine: Machine) -> None:
+        channel = Channel(machine)
+        kernel = Kernel(MemoryStore(), clock=machine.clock(lambda: 1_000))
+        kernel.attach("t", channel, on_unknown="hold")
+        async with kernel:
+            await kernel.enqueue(route(), "x")
+            await asyncio.sleep(1)
+            machine.wrong_ms = jump_ms
+            await asyncio.sleep(2)
+            assert channel.at == [0]
+            machine.wrong_ms = 0
+            await asyncio.sleep(3)
+            assert channel.at == [0, 5_000]
+
+    run(play)
+
+
+@pytest.mark.case("R04", "R05")
+@pytest.mark.parametrize("jump_ms", [-DAY_MS, DAY_MS])
+def test_a_jump_neither_cuts_nor_stretches_the_wait_for_fragments(jump_ms: int) -> None:
+    async def play(machine: Machine) -> None:
+        ran: list[tuple[int, int]] = []
+
+        async def answer(turn: Any) -> None:
+            ran.append((machine.true_ms() - START_MS, len(turn.joined)))
+            await turn.silent("seen")
+
+        kernel = Kernel(MemoryStore(), clock=machine.clock(lambda: 1_000))
+        kernel.on_turn(answer)
+        async with kernel:
+            await kernel.accept(inbound("1"), busy="join", debounce_ms=5_000)
+            await asyncio.sleep(2)
+            machine.wrong_ms = jump_ms
+            await kernel.accept(inbound("2"), busy="join", debounce_ms=5_000)
+            await asyncio.sleep(10)
+            assert ran == [(7_000, 1)]
+
+    run(play)
