@@ -438,3 +438,31 @@ async def test_what_cannot_be_read_is_posted_too(gateway: Gateway) -> None:
     dead = await front.accept(Unreadable("t", raw={"x": 1.5}, error="odd"))
     await until(lambda: commits(kernel)["turn.dead"] == 1)
     assert turn(kernel, dead.turn_id).dead
+
+
+@pytest.mark.case("T01", "T08")
+@pytest.mark.parametrize(
+    "odd",
+    ["c" * 100_000, "\ud800", 10**5_000],
+    ids=["too long", "half a character", "too many digits"],
+)
+async def test_a_cursor_that_no_log_can_keep_stops_no_source(
+    lone: Gateway, odd: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def stream(_: str | None) -> Any:
+        yield inbound("1", text="before"), "1"
+        yield inbound("2", text="odd"), odd
+        yield inbound("3", text="after"), "3"
+        await asyncio.Event().wait()
+
+    async def answer(turn: Any) -> str:
+        return str(turn.inbound.text)
+
+    lone.handler = answer
+    kernel = await lone.start()
+    kernel.source("t", stream)
+    await until(lambda: len(lone.platform.contents) == 3)
+    assert lone.platform.contents == ["before", "odd", "after"]
+    facts = kernel.health()["sources"]["t/default"]
+    assert (facts["restarts"], facts["items"]) == (0, 3)
+    assert "a cursor is not kept" in caplog.text

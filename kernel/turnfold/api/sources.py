@@ -314,15 +314,22 @@ class _Pull:
     async def _take(self, item: Any) -> Unreadable | None:
         """Returns what became a dead turn."""
         update, value = self._parted(item)
-        cursor = None
-        if value is not None:
-            channel, account = self._name, self._account
-            cursor = SourceCursor(channel=channel, account=account, value=value)
+        cursor = None if value is None else self._cursor_at(value)
         if update is not None:
             return await self._accept(update, cursor)
         if cursor is not None:
             await self._kernel.advance(cursor)
         return None
+
+    def _cursor_at(self, value: Any) -> SourceCursor | None:
+        """None for one that no log can keep: its message is taken all the same, and may
+        come again after a restart, when its key tells that it is known."""
+        channel, account = self._name, self._account
+        try:
+            return SourceCursor(channel=channel, account=account, value=value)
+        except InvalidInputError as exc:
+            _LOG.warning("%s: a cursor is not kept: %s", self.where, exc)
+            return None
 
     async def _accept(
         self, update: Update, cursor: SourceCursor | None
