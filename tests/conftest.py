@@ -54,6 +54,11 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(CaseReport(cases, show, path), "turnfold-cases")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The long ones first, so that no process is left alone with them at the end."""
+    items.sort(key=lambda item: "crash" not in item.path.parts)
+
+
 def pytest_collection_finish() -> None:
     """Ten thousand tests are not searched for garbage again and again."""
     gc.collect()

@@ -78,6 +78,23 @@ CHATS = {
 chats = pytest.mark.parametrize("name", CHATS)
 
 
+def test_tags_in_tags_leave_room_for_text_in_each_piece() -> None:
+    """A hundred nested tags once left one character a piece, and blank ones among them."""
+    chat = CHATS["telegram"]
+    said = "# <blockquote>\u202eabcé&<pre>```~" * 60
+
+    async def play(api: Any) -> None:
+        async with chat.channel(api) as channel:
+            planned = plan(channel, Text(said, format="html"), chat.place)
+            await send(channel, chat.place, planned)
+
+    with chat.fake() as api:
+        asyncio.run(play(api))
+        texts = api.texts()
+    assert len(texts) == 1
+    assert shown("".join(texts)) == shown(re.sub(r"<\w+>", "", said))
+
+
 @chats
 def test_every_piece_of_a_text_is_taken_and_together_they_show_it(name: str) -> None:
     chat = CHATS[name]

@@ -25,6 +25,8 @@ MARKER = "(may be a duplicate) "
 TEXT_LIMIT = 4096 - len(MARKER)  # there is always room for the mark
 CAPTION_LIMIT = 1024 - len(MARKER)
 ENTITIES_MOST = 100
+# The room that an opening or a closing takes, if 100 entities fill a text.
+_HALF_ENTITY = -(-TEXT_LIMIT // (2 * ENTITIES_MOST))
 
 # The photo and document limits of the Bot API, "Sending files".
 PHOTO_MOST = 10 * 1024 * 1024
@@ -63,7 +65,10 @@ def _fits(text: str) -> bool:
 
 
 def _cut(rich: Rich) -> Iterator[str]:
-    return cut(rich, TEXT_LIMIT, _size)
+    """Entities that are open at a cut count in each piece, so some are dropped where
+    many are nested: else a piece would have one character."""
+    loose = rich.loosened(lambda _: _HALF_ENTITY, TEXT_LIMIT)
+    return cut(loose, TEXT_LIMIT, _size)
 
 
 def _size(written: str, shown: str, spans: Sequence[Span]) -> int:
