@@ -261,9 +261,11 @@ async def test_a_commit_of_unknown_fate_is_read_and_decided_again(
 
 @pytest.mark.case("F08")
 async def test_a_commit_of_unknown_fate_that_nobody_repeats_is_found_by_the_poll(
-    threaded: Gateway,
+    threaded: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It was stored, the store could not be opened anew, and its caller has gone."""
+    """It was stored, the store could not be opened anew, and its caller has gone. The
+    probe of a store that refuses appends would find it, too, later."""
+    monkeypatch.setattr("turnfold._runtime.group_commit.PROBE_S", 3_600)
     kernel = await threaded.start(wrap=FaultyStore)
     kernel.store.fails("landed")  # type: ignore[attr-defined]
     kernel.store.unopenable = 1  # type: ignore[attr-defined]
