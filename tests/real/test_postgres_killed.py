@@ -231,4 +231,5 @@ def test_a_host_of_two_shards_killed_at_every_third_effect_loses_nothing(
     died = die_at_each(address, tmp_path / "shown", None, "", each=3)
     assert asyncio.run(verdicts(address)) == [(0, None), (0, None)]
     kinds = {point.split()[1] for point in died}
-    assert {"register", "take", "commit", "Send", "free"} <= kinds, died
+    # The order of two shards differs from run to run, so a send may be none of the third.
+    assert {"register", "take", "commit", "free"} <= kinds, died
