@@ -194,6 +194,33 @@ async def test_a_commit_that_was_stored_though_it_failed_leaves_a_well_store(
 
 
 @pytest.mark.case("S14", "Q03")
+async def test_of_many_refused_appends_one_probe_at_a_time_comes(
+    lone: Gateway, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And one line in the log, however often the store refuses."""
+    monkeypatch.setattr(group_commit, "PROBE_S", 0.05)
+    faulty: list[FaultyStore] = []
+    kernel = await lone.start(
+        wrap=lambda store: faulty.append(FaultyStore(store)) or faulty[0]
+    )
+    faulty[0].fails(*["full"] * 10_000)
+    probes: list[float] = []
+    probe = group_commit.probed
+    monkeypatch.setattr(
+        group_commit, "probed", lambda draft: probes.append(draft.now) or probe(draft)
+    )
+    for _ in range(20):
+        with pytest.raises(DiskError):
+            await kernel.enqueue(route(), "x")
+        await asyncio.sleep(0.002)
+    probes.clear()
+    await asyncio.sleep(0.3)
+    assert 2 <= len(probes) <= 7
+    told = [r for r in caplog.records if "takes no append" in r.getMessage()]
+    assert len(told) == 1
+
+
+@pytest.mark.case("S14", "Q03")
 async def test_an_idle_kernel_finds_out_that_the_disk_takes_appends_again(
     lone: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:

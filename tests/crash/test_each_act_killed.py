@@ -46,6 +46,7 @@ LIVES = """
 import os, shutil, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
+from tests.crash.forking import forked
 from tests.crash import test_each_act_killed as test
 from turnfold_adapters.stores.sqlite import SqliteStore
 from turnfold_adapters.stores.sqlite.writing import Writing
@@ -85,20 +86,6 @@ def life(number):
         dying([number])
     sys.argv = ["turnfold", *words]
     app(words)()
-
-def forked(work, *args):
-    pid = os.fork()
-    if pid == 0:
-        try:
-            work(*args)
-        except SystemExit as exc:
-            os._exit(exc.code or 0)
-        except BaseException:
-            import traceback
-            traceback.print_exc()
-            os._exit(99)
-        os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 test.put_back()
 assert forked(life, None) in (0, 1)

@@ -33,6 +33,7 @@ STEPS = 150
 LIVES = """
 import os, signal, sys
 sys.path.insert(0, sys.argv[1])
+from tests.crash.forking import forked
 from tests.crash.test_keep_killed import look
 import turnfold_cli.archive, turnfold_cli.prune, turnfold_cli.backup, turnfold_cli.restore
 from turnfold_adapters.stores.sqlite import copying
@@ -57,20 +58,6 @@ def life(number):
         counted(owner, name, left)
     sys.argv = ["turnfold", *words]
     app(words)()
-
-def forked(work, *args):
-    pid = os.fork()
-    if pid == 0:
-        try:
-            work(*args)
-        except SystemExit as exc:
-            os._exit(exc.code or 0)
-        except BaseException:
-            import traceback
-            traceback.print_exc()
-            os._exit(99)
-        os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 words = sys.argv[3:]
 for number in range(int(sys.argv[2]), 150):

@@ -27,9 +27,10 @@ LINGER_MS = 500
 @frozen(kw_only=True)
 class Limits:
     """The limits of peers. `per_address`: connections of one address, so that one peer
-    does not take the places of all; a proxy in front needs more. `request_ms` is for a whole request, so that a peer that
-    drips a byte a second is cut off as well; it is also the idle time between two
-    requests. `drain_ms`: how long closing waits for requests under way."""
+    does not take the places of all; a proxy in front needs more. `request_ms` is for a
+    whole request, so that a peer that drips a byte a second is cut off as well; it is
+    also the idle time between two requests. `drain_ms`: how long closing waits for
+    requests under way."""
 
     header_bytes: Some = 16 * 1024
     body_bytes: Some = 1024 * 1024

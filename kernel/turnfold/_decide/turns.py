@@ -275,9 +275,8 @@ def returned(draft: UnitOfWork, stream: str, run: int) -> None:
     conclude(draft, stream)
 
 
-STORE_FAILS = (
-    "store"  # the store failed, so the run could not begin or not say its answer
-)
+# The store failed: the run could not begin, or could not say its answer.
+STORE_FAILS = "store"
 _STORE_MS = 60_000  # the longest wait for it
 
 

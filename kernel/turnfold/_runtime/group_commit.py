@@ -39,6 +39,7 @@ class GroupCommit:
         self._closed = False
         self._since: float | None = None  # loop time since when an append waits
         self._refused: float | None = None  # since when the store takes none
+        self._probing: asyncio.TimerHandle | None = None  # the next probe
 
     def waiting_ms(self) -> int | None:
         """The age of the oldest append that is not stored; None if there is none."""
@@ -149,9 +150,12 @@ class GroupCommit:
             return
         if self._refused is None:
             self._refused = loop.time()
-        loop.call_later(PROBE_S, self._probe)
+            _LOG.warning("the store takes no append; it is asked again: %s", trouble)
+        if self._probing is None:  # one probe at a time, however many appends came
+            self._probing = loop.call_later(PROBE_S, self._probe)
 
     def _probe(self) -> None:
+        self._probing = None
         idle = not self._queue and self._idle.is_set() and not self._closed
         if idle and self._refused is not None and self._journal.replaced is None:
             self.hand_in(probed, _ignored)

@@ -44,7 +44,7 @@ class BodiesAtHand:
         own = self._kept.get(place)
         if own is None or not isinstance(own.origin, Text):
             return None
-        self._taken(place)
+        self._take(place)
         return own.origin
 
     async def payload(self, stream: str, ref: str) -> Payload:
@@ -65,14 +65,12 @@ class BodiesAtHand:
         return await read_body(self._store, stream, ref) if own is None else own.data
 
     async def _read(self, stream: str, ref: str) -> bytes:
-        own = self._taken(place_of(stream, ref))
-        if own is not None:
-            return own.data
-        return await read_body(self._store, stream, ref)
+        data = await self._seen(stream, ref)
+        self._take(place_of(stream, ref))
+        return data
 
-    def _taken(self, place: BodyRef) -> Body | None:
-        """Take a body out of memory: it is used once."""
+    def _take(self, place: BodyRef) -> None:
+        """Take a body out of memory: it is sent once."""
         own = self._kept.pop(place, None)
         if own is not None:
             self._room += len(own.data)
-        return own

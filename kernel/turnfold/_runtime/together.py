@@ -72,7 +72,8 @@ class Together(Generic[_In, _Out]):
         except InvalidInputError as exc:
             if len(some) == 1:
                 _refuse(some, exc)
-            for one in some if len(some) > 1 else ():
+                return
+            for one in some:
                 await self._answer((one,))
         except Exception as exc:  # noqa: BLE001  each caller gets it
             _refuse(some, exc)

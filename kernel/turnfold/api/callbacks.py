@@ -44,8 +44,8 @@ if TYPE_CHECKING:
     from turnfold.api.kernel import Kernel
 
 _LOG = lines()
-# A missing or damaged body stays so; these errors may pass.
 _KEPT_S = 1.0  # between two tries to store an answer
+# A missing or damaged body stays so; these errors may pass.
 _STORE_FAILS = (*TAKES_NONE, NotOpenError, OwnedError)
 Handler = Callable[[TurnHandle], Any]  # async, or plain: that runs in a thread
 
@@ -176,7 +176,9 @@ class Handlers:
         others."""
         if not isinstance(error, TAKES_NONE):
             return False
-        return _file(error.path) == _file(self._kernel.store.address)
+        address = self._kernel.store.address
+        # SQLite names the file alone. PostgreSQL names the schema, too.
+        return error.path in (address, address.partition("?")[0])
 
     def stop(self, stream: str) -> None:
         """The turn was aborted or superseded: cancel its run."""
@@ -268,10 +270,6 @@ def _asked_wait_ms(error: BaseException) -> int | None:
     if seconds is None or not 0 <= seconds < float("inf"):
         return None
     return min(int(seconds * 1_000), LONGEST_WAIT_MS)
-
-
-def _file(address: str) -> str:
-    return address.partition("?")[0]
 
 
 async def _reply(handle: TurnHandle, given: str | Payload) -> Any:

@@ -162,8 +162,8 @@ class Sources:
         if (name, account) in self._sources:
             problem = f"there is a source {name}/{account} already"
             raise InvalidInputError(field="name", problem=problem)
-        pull = _Pull(self._kernel, self._calls, name, account, stream, taking)
-        pull.desks = self._desks
+        facts = name, account, stream, taking
+        pull = _Pull(self._kernel, self._calls, *facts, self._desks)
         self._sources[name, account] = pull
         if self._begun:
             self._run(pull)
@@ -221,12 +221,13 @@ class _Pull:
         account: str,
         stream: Callable[..., Any],
         taking: Taking,
+        desks: Desks,
     ) -> None:
         self._kernel, self._calls, self._stream = kernel, calls, stream
         self._taking = taking
         self.place, self.means = (name, account), (stream, taking)
         self._name, self._account = name, account
-        self.desks: Desks = {}
+        self._desks = desks
         self._broken = 0  # ends in a row without an item that could be read
         self._unread = 0  # items since the last one that could be read, in this start
         self._state = "waiting"
@@ -277,7 +278,7 @@ class _Pull:
             _LOG.warning("%s ended; again in %.0f s", where, pause)
             return
         self._error, what = told(error), f"{where} broke; again in {pause:.0f} s"
-        desk = self.desks.get(self.place)
+        desk = self._desks.get(self.place)
         if is_of_network(error) or (desk is not None and desk.knows(error)):
             _LOG.warning("%s: %s", what, self._error)
         else:

@@ -78,8 +78,15 @@ RECOVERY: Final = (
         "a store that refused a commit is not asked again",
         f"{_GROUP}._look_at_store",
         "loop.call_later(PROBE_S, self._probe)",
-        "pass",
+        "None",
         "test:contract/test_health.py::an_idle_kernel_finds_out",
+    ),
+    _broken(
+        "each refused append begins a probe of its own",
+        f"{_GROUP}._look_at_store",
+        "self._probing is None",
+        "True",
+        "test:contract/test_health.py::one_probe_at_a_time",
     ),
     _broken(
         "a commit that is cut off is forgotten",
