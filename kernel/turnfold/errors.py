@@ -461,17 +461,17 @@ class FateUnknownError(StoreError):
 
 @define(kw_only=True, slots=False)
 class RequestedError(StoreError):
-    """Raised when a command is durable in the inbox and no worker has answered it yet.
-    It is not lost: a worker will do it. Wait longer, or start a worker."""
+    """Raised when a durable command has no answer of a worker yet. One will do it."""
 
     code = "store.requested"
     template = (
-        "{command} lies in the inbox of {path}; no worker answered within "
-        "{waited_ms} ms, and the next one will do it"
+        "{command} lies in the inbox of {path}; no worker answered in {waited_ms} ms, "
+        "and the next one will do it (this process cannot: {problem})"
     )
     path: str
     command: str
     waited_ms: int
+    problem: str = "it does not own the store"
 
 
 @define(kw_only=True, slots=False)

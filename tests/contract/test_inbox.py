@@ -3,6 +3,7 @@ answered, and done without a worker where none lives."""
 
 import asyncio
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,6 +27,7 @@ from turnfold_model.testing.gateway import (
     commits,
     driver_of,
     entry,
+    in_file,
     inbound,
     peek,
     route,
@@ -334,6 +336,36 @@ async def test_a_worker_that_does_not_answer_is_an_error_and_the_command_stays(
     await until(lambda: not peek(kernel).inbox())
     assert not peek(kernel).inbox()
     assert not peek(kernel).state("gate:t/default").closed  # type: ignore[union-attr]
+
+
+@pytest.mark.case("X20")
+@pytest.mark.parametrize("mended", [False, True])
+async def test_an_act_that_only_a_worker_can_do_is_not_called_unstored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mended: bool
+) -> None:
+    """The file of the lock is not for this user (a link here: the same error)."""
+    monkeypatch.setattr("turnfold.api.client.PATIENCE_S", 5 if mended else 0.05)
+    gateway = Gateway(store=in_file(tmp_path / "gateway.db"))
+    kernel = await gateway.start()
+    await kernel.disconnected("t")
+    await gateway.end()
+    lock = tmp_path / "gateway.db.worker"
+    lock.unlink()
+    lock.symlink_to(tmp_path / "elsewhere")
+    client = await gateway.start(work=False)
+    asked = asyncio.ensure_future(client.connected("t"))
+    await until(lambda: peek(client).inbox())
+    if mended:  # a worker begins while the act waits
+        lock.unlink()
+        kernel = await gateway.start()
+        await asked
+    else:
+        with pytest.raises(RequestedError, match=r"gateway\.db\.worker") as caught:
+            await asked
+        assert "will do it" in str(caught.value)
+        assert "nothing of this call" not in str(caught.value)
+        assert [c.kind for c in peek(client).inbox()] == ["gate"]
+    await gateway.end()
 
 
 # --- without a worker ----------------------------------------------------------------

@@ -27,6 +27,7 @@ from turnfold.clock import Clock
 from turnfold.errors import (
     CorruptLogError,
     DamagedError,
+    DiskError,
     MissingBodyError,
     RequestedError,
     TurnfoldError,
@@ -60,6 +61,7 @@ class Mailbox:
         apply_alone: Callable[[], Awaitable[None]],
     ) -> None:
         self._store, self._ring, self._apply_alone = store, ring, apply_alone
+        self._problem: DiskError | None = None  # met by the last try to apply the inbox
         self._posts = Together(self._post_some, store.address)
         self._looks = Together(self._look_at, store.address, _INBOX)
 
@@ -92,7 +94,7 @@ class Mailbox:
     async def answers(self, ids: frozenset[str]) -> dict[str, bytes]:
         """The answers that exist by now. If no worker lives, this process applies the
         inbox first."""
-        await self._apply_alone()
+        await self._try_alone()
         found = (await self._store.fetch(Wanted(answers=ids))).answers
         return {name: answer.data for name, answer in found.items() if answer}
 
@@ -104,7 +106,7 @@ class Mailbox:
         first = {command.id for command in await self._store.inbox(_INBOX)}
         self._ring()
         while first:
-            await self._apply_alone()
+            await self._try_alone()
             first &= {command.id for command in await self._store.inbox(_INBOX)}
             if first and loop.time() >= until:
                 return False
@@ -167,15 +169,27 @@ class Mailbox:
                 continue
             if loop.time() >= until:
                 raise self._nobody(left[0])
-            await self._apply_alone()
+            await self._try_alone()
             if not (await self._answers(left[:1])):
                 await asyncio.sleep(_POLL_S)
         return [found[command.id] for command in commands]
 
+    async def _try_alone(self) -> None:
+        """Apply the inbox if no worker lives. If the disk refuses (the lock's file is of
+        another user, there is no room), the commands stay in the inbox, durable: the
+        caller goes on waiting for a worker, and is not told that nothing was stored."""
+        try:
+            await self._apply_alone()
+        except DiskError as exc:
+            self._problem = exc
+        else:
+            self._problem = None
+
     def _nobody(self, command: Command) -> RequestedError:
-        waited = int(PATIENCE_S * 1000)
-        path = self._store.address
-        return RequestedError(path=path, command=command.kind, waited_ms=waited)
+        waited, path = int(PATIENCE_S * 1000), self._store.address
+        found = self._problem
+        why = {} if found is None else {"problem": f"{found.path}: {found.problem}"}
+        return RequestedError(path=path, command=command.kind, waited_ms=waited, **why)
 
     async def _answers(self, commands: Sequence[Command]) -> dict[str, Any]:
         wanted = Wanted(answers=frozenset(command.id for command in commands))
