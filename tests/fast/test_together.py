@@ -98,6 +98,7 @@ async def test_a_call_that_is_cut_off_has_an_unknown_fate_and_later_ones_go_on(
     await asyncio.sleep(0.01)
     assert together._task is not None
     together._task.cancel()
-    assert [type(error) for error in await first] == [FateUnknownError] * 3
+    errors = await asyncio.wait_for(first, 1)
+    assert [type(error) for error in errors] == [FateUnknownError] * 3
     book.open.set()
     assert await asyncio.wait_for(later, 1) == 8

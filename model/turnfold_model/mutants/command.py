@@ -57,11 +57,16 @@ class _Done:
         """The world model speaks of the protocol, not of this kernel."""
         return [cell for cell in self.found if cell[1] and "world" not in cell[1]]
 
+    @property
+    def survives(self) -> bool:
+        return not (self.kills or self.late or self.stale)
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """The options beside `--json` and `--seconds`."""
     parser.add_argument("--only", metavar="WORD", help="mutants with this word")
-    parser.add_argument("--jobs", type=int, default=processors(), metavar="N")
+    # Many of the tests wait for a time: one more than there are processors.
+    parser.add_argument("--jobs", type=int, default=processors() + 1, metavar="N")
     parser.add_argument(
         "--tests-passed",
         action="store_true",
@@ -114,11 +119,24 @@ def _run(
         elif done.kills or done.stale:
             alarms.append(_what(done))
             say(f"FALSE ALARM {alarms[-1]}")
+    again = list(_again(dead, say))
     rows = [dead[index] for index in sorted(dead)]
     if options.full:
         say("\n".join(table((row.mutant, row.found) for row in rows)))
-    report = _report(rows, alarms, late)
+    report = _report(rows, alarms, late) | {"killed_at_second_try": again}
     return report, not (alarms or report["survivors"] or report["stale"])
+
+
+def _again(dead: dict[int, _Done], say: Say) -> Iterator[str]:
+    """The checkers of a survivor are asked once more, alone: some wait for a time, and a
+    busy machine may take it from them. A name here is a test that somebody must mend."""
+    for index in sorted(dead):
+        if not dead[index].survives:
+            continue
+        (dead[index],) = isolate(_work, [dead[index].task], 1, _READY)
+        say(f"once more, alone: {_line(dead[index])}")
+        if dead[index].kills:
+            yield dead[index].mutant.name
 
 
 def _tasks(
@@ -196,18 +214,16 @@ def _what(done: _Done) -> str:
 def _report(rows: list[_Done], alarms: list[str], late: int) -> dict[str, Any]:
     killers = [row.kills[0][0].partition(":")[0] for row in rows if row.kills]
     return {
+        "rows": [_row(row) for row in rows],  # long: what is read stands at the end
+        "areas": _counted(row.mutant.area for row in rows),
+        "killed_by": _counted(killers),
         "total": len(rows),
         "killed": len(killers),
-        "survivors": [
-            r.mutant.name for r in rows if not (r.kills or r.late or r.stale)
-        ],
-        "stale": [f"{row.mutant.name}: {row.stale}" for row in rows if row.stale],
         "late": late,
         "complete": not late,
         "false_alarms": alarms,
-        "areas": _counted(row.mutant.area for row in rows),
-        "killed_by": _counted(killers),
-        "rows": [_row(row) for row in rows],
+        "stale": [f"{row.mutant.name}: {row.stale}" for row in rows if row.stale],
+        "survivors": [row.mutant.name for row in rows if row.survives],
     }
 
 
