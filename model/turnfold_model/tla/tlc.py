@@ -45,6 +45,9 @@ class Task:
     properties: tuple[str, ...]
     specification: str = "Spec"
     large: bool = False  # it runs for so long that Java's slow compiler pays
+    counted: bool = (
+        True  # how often each action is taken; it costs a quarter of the time
+    )
 
     @property
     def name(self) -> str:
@@ -54,7 +57,7 @@ class Task:
 
 @dataclass(slots=True)
 class Run:
-    """The output of TLC. `fired`: how often each action was taken, in a small world."""
+    """The output of TLC. `fired`: how often each action was taken, if that was counted."""
 
     distinct: int = 0
     broken: str = ""
@@ -96,7 +99,13 @@ def run(task: Task, *, seconds: float | None = None) -> Run:
             properties=task.properties,
         )
         (place / f"{task.module}.cfg").write_text(text, encoding="utf-8")
-        return run_in(place, task.module, seconds=seconds, large=task.large)
+        return run_in(
+            place,
+            task.module,
+            seconds=seconds,
+            large=task.large,
+            counted=task.counted,
+        )
 
 
 def copy(module: str, place: Path) -> None:
@@ -118,11 +127,16 @@ def files(module: str) -> list[Path]:
 
 
 def run_in(
-    place: Path, module: str, *, seconds: float | None = None, large: bool = False
+    place: Path,
+    module: str,
+    *,
+    seconds: float | None = None,
+    large: bool = False,
+    counted: bool = True,
 ) -> Run:
     """TLC on a module and its configuration in a folder."""
     done = subprocess.run(  # noqa: S603  our own jar, fixed arguments
-        _command(module, place, large=large),
+        _command(module, place, large=large, counted=counted),
         cwd=place,
         capture_output=True,
         text=True,
@@ -132,11 +146,9 @@ def run_in(
     return _read(done.stdout + done.stderr)
 
 
-def _command(module: str, place: Path, *, large: bool) -> list[str]:
+def _command(module: str, place: Path, *, large: bool, counted: bool) -> list[str]:
     java, jar = shutil.which("java"), _jar()
     compiler = [] if large else ["-XX:TieredStopAtLevel=1"]  # half the time
-    # To count costs a quarter of the time, and the small worlds take every action.
-    counted = () if large else ("-coverage", "60")
     return [
         str(java),
         "-XX:+UseSerialGC",  # two cores, shared
@@ -144,7 +156,7 @@ def _command(module: str, place: Path, *, large: bool) -> list[str]:
         "-cp",
         str(jar),
         "tlc2.TLC",
-        *("-workers", "1", "-deadlock", *counted),
+        *("-workers", "1", "-deadlock", *(("-coverage", "60") if counted else ())),
         *("-metadir", str(place / "states")),
         module,
     ]

@@ -255,7 +255,10 @@ _LARGE: Final = [
     _lease("lookup", 1, Records=6),
     _lease("blind", 0, Records=4, Failovers=1),
 ]
-LARGE: Final = [replace(task, large=True) for task in _LARGE]
+# The small worlds take every action but one of Turn.
+LARGE: Final = [
+    replace(task, large=True, counted=task.module == "Turn") for task in _LARGE
+]
 # An assumption or a guard is taken away: TLC must find a violation.
 BROKEN: Final = [
     _entry("keyed", 1, 2, HonoursKey=False),
