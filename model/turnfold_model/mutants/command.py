@@ -59,7 +59,8 @@ class _Done:
 
     @property
     def survives(self) -> bool:
-        return not (self.kills or self.late or self.stale)
+        known = self.kills or self.late or self.stale
+        return self.task.mutant is not None and not known
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -108,7 +109,7 @@ def _run(
     options: argparse.Namespace, tasks: list[_Task], say: Say
 ) -> tuple[dict[str, Any], bool]:
     dead: dict[int, _Done] = {}
-    alarms: list[str] = []
+    alarms: list[_Done] = []
     late = 0
     rows_of = isolate(_work, tasks, options.jobs, _READY)
     for number, done in enumerate(rows_of, 1):
@@ -117,26 +118,34 @@ def _run(
             dead[done.task.mutant] = done
             say(f"{number:3}/{len(tasks)} {_line(done)}")
         elif done.kills or done.stale:
-            alarms.append(_what(done))
-            say(f"FALSE ALARM {alarms[-1]}")
-    again = list(_again(dead, say))
+            alarms.append(done)
+            say(f"FALSE ALARM {_what(done)}")
+    doubtful = [done for done in dead.values() if done.survives] + alarms
+    again = [_once_more(done, say) for done in doubtful]
+    dead |= {d.task.mutant: d for d in again if d.task.mutant is not None}
+    false = [d for d in again if d.task.mutant is None and (d.kills or d.stale)]
     rows = [dead[index] for index in sorted(dead)]
     if options.full:
         say("\n".join(table((row.mutant, row.found) for row in rows)))
-    report = _report(rows, alarms, late) | {"killed_at_second_try": again}
-    return report, not (alarms or report["survivors"] or report["stale"])
+    report = _report(rows, [_what(done) for done in false], late)
+    gone = [_name(done) for done in again if not (done.survives or done in false)]
+    report["only_at_first"] = gone
+    return report, not (false or report["survivors"] or report["stale"])
 
 
-def _again(dead: dict[int, _Done], say: Say) -> Iterator[str]:
-    """The checkers of a survivor are asked once more, alone: some wait for a time, and a
-    busy machine may take it from them. A name here is a test that somebody must mend."""
-    for index in sorted(dead):
-        if not dead[index].survives:
-            continue
-        (dead[index],) = isolate(_work, [dead[index].task], 1, _READY)
-        say(f"once more, alone: {_line(dead[index])}")
-        if dead[index].kills:
-            yield dead[index].mutant.name
+def _once_more(done: _Done, say: Say) -> _Done:
+    """A survivor or a false alarm is asked again, alone: some checkers wait for a time,
+    and a busy machine may take it from them. `only_at_first` names the ones that are
+    well then; somebody must look at such a test."""
+    (again,) = isolate(_work, [done.task], 1, _READY)
+    say(f"once more, alone: {_name(done)}: {_what(again)}")
+    return again
+
+
+def _name(done: _Done) -> str:
+    return (
+        ", ".join(done.task.checkers) if done.task.mutant is None else done.mutant.name
+    )
 
 
 def _tasks(
