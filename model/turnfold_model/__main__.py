@@ -107,8 +107,10 @@ def _print(result: dict[str, Any], *, as_json: bool) -> None:
         print(json.dumps(result))  # noqa: T201  the result is the output
         return
     for key, value in result.items():
-        if not isinstance(value, (list, dict)):
-            print(f"{key}: {value}")  # noqa: T201  the result is the output
+        if isinstance(value, list) and all(isinstance(word, str) for word in value):
+            print(f"{key}: {'; '.join(value) or 'none'}")  # noqa: T201  as above
+        elif not isinstance(value, (list, dict)):
+            print(f"{key}: {value}")  # noqa: T201  as above
 
 
 if __name__ == "__main__":
