@@ -9,7 +9,7 @@ Discord, `slack` and `bolt` their examples on the FAKE of Slack, `matrix` plays
 `examples/asgi/orders.py` on uvicorn. `--faults`: 4 % of the calls are cut after
 acceptance, 4 % are refused by a rate limit. `--plain`: the bot as its authors write it,
 without turnfold; of Telegram and Slack it is the application of python-telegram-bot and
-the Bolt app. Exit 1 if an answer is lost or doubled.
+the Bolt app. Exit 1 if an answer is lost or doubled, 2 if the bot ended by itself.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 
-from tests.fakes.killing import Platform, Play
+from tests.fakes.killing import BotEndedError, Platform, Play, Played
 
 BOTS = {
     "telegram": "telegram/echo.py",
@@ -76,8 +76,24 @@ def main() -> int:
     asked = parser.parse_args()
     if asked.plain and asked.bot not in PLAIN:
         parser.error(f"--plain is for {', '.join(PLAIN)}")
+    try:
+        played = _played(asked)
+    except BotEndedError as exc:
+        sys.stderr.write(f"{exc}\n")
+        return 2
+    facts = asdict(played)
+    shown = (
+        json.dumps(facts)
+        if asked.json
+        else "\n".join(f"{k}: {v}" for k, v in facts.items())
+    )
+    sys.stdout.write(shown + "\n")
+    return int(played.lost + played.doubled > 0)
+
+
+def _played(asked: argparse.Namespace) -> Played:
     with tempfile.TemporaryDirectory() as folder:
-        played = Play(
+        return Play(
             platform_of(asked.bot),
             Path(__file__).parent / (PLAIN if asked.plain else BOTS)[asked.bot],
             Path(folder) / "bot.db",
@@ -88,14 +104,6 @@ def main() -> int:
             faults=0.04 if asked.faults else 0.0,
             plain=asked.plain,
         ).run()
-    facts = asdict(played)
-    shown = (
-        json.dumps(facts)
-        if asked.json
-        else "\n".join(f"{k}: {v}" for k, v in facts.items())
-    )
-    sys.stdout.write(shown + "\n")
-    return int(played.lost + played.doubled > 0)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ python-telegram-bot, against our FAKE of the Bot API."""
 import asyncio
 import json
 import logging
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing
 from pathlib import Path
@@ -19,6 +20,7 @@ from turnfold.errors import InvalidInputError
 from turnfold.ports.channel import Accepted, Attempt, Part, Receipt, Rejected, Unknown
 from turnfold_adapters.channels.telegram import TelegramChannel
 from turnfold_adapters.channels.telegram_content import MARKER
+from turnfold_adapters.channels.telegram_source import Names, listen
 
 case = pytest.mark.case
 pytestmark = pytest.mark.filterwarnings("ignore:Deprecated since version v22.2")
@@ -371,6 +373,26 @@ async def test_an_outage_and_a_second_reader_are_waited_out(
         assert inbound is not None
         assert inbound.text == "hello"
         other.cancel()
+
+
+@pytest.mark.parametrize("answer", [[], [{"no": "id"}], ["no update"]])
+async def test_answers_that_bring_nothing_are_not_asked_for_at_once(
+    answer: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("turnfold_adapters.channels.telegram_source._PACE_S", 0.05)
+    calls = 0
+
+    async def at_once(_offset: int | None) -> list[Any]:
+        nonlocal calls
+        calls += 1
+        return answer if calls < 5 else [{"update_id": 1}]
+
+    began = time.monotonic()
+    names = Names(channel="t", account="a")
+    async with aclosing(listen(at_once, names, None)) as messages:
+        await anext(messages)
+    assert calls == 5
+    assert time.monotonic() - began >= 4 * 0.05
 
 
 async def test_an_old_offset_is_not_used(

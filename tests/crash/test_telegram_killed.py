@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from tests.fakes.killing import Play
+from tests.fakes.killing import BotEndedError, Play
 from tests.fakes.killing_telegram import Telegram
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -39,3 +39,14 @@ def test_a_killed_application_of_python_telegram_bot_answers_each_message_once(
     assert played.parked <= 1, played  # three deaths on one message
     assert played.kills >= play.kills, played
     assert played.strays <= played.kills, played
+
+
+@pytest.mark.parametrize("kills", [0, 6])
+def test_a_bot_that_ends_at_its_start_is_told_with_its_last_lines(
+    tmp_path: Path, kills: int
+) -> None:
+    script = tmp_path / "bot.py"
+    script.write_text("raise ValueError('no such token')")
+    play = Play(Telegram(), script, tmp_path / "bot.db", str, kills=kills)
+    with pytest.raises(BotEndedError, match=r"code 1:[^$]*no such token"):
+        play.run()

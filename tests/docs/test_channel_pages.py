@@ -5,6 +5,7 @@ import asyncio
 import importlib
 import json
 import re
+import signal
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
@@ -149,8 +150,9 @@ async def test_webhooks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
                 await asyncio.sleep(0.02)
         await posted(inboxes[0].port)
         await shown(lambda: [m.text or "" for m in receiver.book.witness()])
-        main.cancel()
-        await asyncio.wait({main})
+        signal.raise_signal(signal.SIGINT)  # Ctrl-C is an orderly end
+        async with asyncio.timeout(30):
+            await main
 
 
 async def posted(port: int) -> None:

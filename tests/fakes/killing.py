@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -23,6 +23,7 @@ PLACEHOLDER = "\u2026"
 MARK = "(may be a duplicate) "
 CHATS = 4
 PATIENCE_S = 60.0
+_LAST = 20  # lines of a bot that ended
 
 
 class Platform(Protocol):
@@ -48,6 +49,10 @@ class Platform(Protocol):
 
     def limit(self) -> None:
         """The next message of the bot meets a rate limit."""
+
+
+class BotEndedError(Exception):
+    """The bot ended by itself, so that nothing can be counted; with its last lines."""
 
 
 @dataclass(frozen=True)
@@ -77,44 +82,54 @@ class Play:
     def run(self) -> Played:
         chance = random.Random(self.seed)
         with self.platform as api:
-            bot = self._start(api)
+            self._start(api)
             try:
                 self._wait(api.listened)
                 for number in range(self.messages):
                     if chance.random() < self.kills / self.messages:
-                        bot = self._kill(api, bot, chance)
+                        self._kill(api, chance)
                     self._plan_faults(api, chance)
                     api.says(1 + number % CHATS, f"message {number}")
                     self._said += 1
                     time.sleep(chance.uniform(0, 0.1))
                 for _ in range(max(0, self.kills - self._killed)):
-                    bot = self._kill(api, bot, chance)
+                    self._kill(api, chance)
                 self._wait_for_life(api)
                 self._wait(
                     lambda: not self._missing(api), PATIENCE_S if not self.plain else 5
                 )
                 time.sleep(1)  # for what should not come
             finally:
-                bot.terminate()
-                bot.wait(20)
+                self._bot.terminate()
+                self._bot.wait(20)
+            sys.stderr.write(self._told())
             return self._count(api)
 
+    _bot: subprocess.Popen[bytes] = field(init=False)
     _killed = 0
     _said = 0
     _born = 0  # calls before this life
 
-    def _start(self, api: Platform) -> subprocess.Popen[bytes]:
+    def _start(self, api: Platform) -> None:
         self._born = api.calls()
         plain = {"PLAIN": "1"} if self.plain else {}
         # DEATHS: else three kills that hit one message alone are its own fault.
         ours = {"SETTLE": "300", "DEATHS": "1000", "STORE": str(self.store)}
         facts = {**plain, **ours, **api.facts()}
         command = [sys.executable, str(self.script), str(self.store)]
-        return subprocess.Popen(command, env={**os.environ, **facts})
+        with self._log.open("ab") as log:
+            self._bot = subprocess.Popen(
+                command, env={**os.environ, **facts}, stdout=log, stderr=log
+            )
 
-    def _kill(
-        self, api: Platform, bot: subprocess.Popen[bytes], chance: random.Random
-    ) -> subprocess.Popen[bytes]:
+    @property
+    def _log(self) -> Path:
+        return self.store.with_suffix(".log")
+
+    def _told(self) -> str:
+        return self._log.read_text("utf-8", "replace")
+
+    def _kill(self, api: Platform, chance: random.Random) -> None:
         """After a few calls of this life, so that it dies in its work, or when it has no
         work left."""
         self._wait_for_life(api)
@@ -124,10 +139,10 @@ class Play:
             5.0 if self.plain else 15.0,
         )
         time.sleep(chance.uniform(0, 0.03))
-        bot.send_signal(signal.SIGKILL)
-        bot.wait()
+        self._bot.send_signal(signal.SIGKILL)
+        self._bot.wait()
         self._killed += 1
-        return self._start(api)
+        self._start(api)
 
     def _wait_for_life(self, api: Platform) -> None:
         """A slow machine must not count as a loss of the bot."""
@@ -149,6 +164,10 @@ class Play:
     def _wait(self, what: Callable[[], bool], seconds: float = PATIENCE_S) -> None:
         until = time.monotonic() + seconds
         while not what() and time.monotonic() < until:
+            if self._bot.poll() is not None:
+                last = "\n".join(self._told().splitlines()[-_LAST:])
+                problem = f"the bot ended by itself, code {self._bot.returncode}:"
+                raise BotEndedError(f"{problem}\n{last}")
             time.sleep(0.02)
 
     def _count(self, api: Platform) -> Played:

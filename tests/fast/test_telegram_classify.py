@@ -67,6 +67,15 @@ async def test_a_stated_refusal(status: int, words: str, failure: FailureClass) 
     assert outcome.failure is failure
 
 
+@pytest.mark.case("A04")
+async def test_a_page_with_413_is_a_refusal() -> None:
+    """Telegram's own front and the proxies before it answer so, and pass nothing on."""
+    page = "<html><title>413 Request Entity Too Large</title></html>"
+    outcome = classify(await raised(httpx.Response(413, text=page)))
+    assert isinstance(outcome, Rejected)
+    assert outcome.failure is F.TOO_LONG
+
+
 async def test_a_rate_limit_has_its_wait_and_the_scope_of_the_channel() -> None:
     error = await raised(said(429, "Too Many Requests: retry after 7", retry_after=7))
     for scope in (GateScope.CONVERSATION, GateScope.ACCOUNT):
@@ -89,6 +98,7 @@ async def test_a_group_that_moved_names_its_new_id() -> None:
         said(502, "Bad Gateway"),
         httpx.Response(403, text="<html>blocked by a proxy</html>"),
         httpx.Response(404, text="no such page"),
+        httpx.Response(502, text="Request Entity Too Large (413)"),
         httpx.Response(200, text="<html>sign in to this network</html>"),
         httpx.ReadTimeout("no answer"),
         httpx.WriteTimeout("half sent"),

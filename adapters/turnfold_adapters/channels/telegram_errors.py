@@ -8,14 +8,16 @@
 | `Forbidden` (403) | target_gone if the user or group is deleted, else permission |
 | `BadRequest` (400) | by its description, see `_REFUSALS`; else invalid_payload |
 | `Conflict` (409) | transient |
-| 413 | too_long |
+| 413, a page too | too_long |
 | `TimedOut`, `NetworkError` caused by a failed connect | not_connected |
 | any other `TimedOut`, `NetworkError`, 5xx, an answer that is not JSON | unknown |
 
 An answer counts only if it comes from Telegram. A page of a proxy (no JSON) says
-nothing about the message, with any status.
+nothing about the message, with any status but 413: what is too large for the first
+server on the way goes no further.
 """
 
+import re
 import warnings
 from datetime import timedelta
 from types import MappingProxyType
@@ -66,6 +68,7 @@ _REFUSALS = MappingProxyType(
         ),
     }
 )
+_TOO_LARGE = re.compile(r"[\w ]*\(413\)")  # how the library's text begins for any 413
 NOT_MODIFIED = "message is not modified"
 
 
@@ -77,6 +80,9 @@ def classify(
     if not isinstance(exception, TelegramError):
         return webhook_errors.classify(exception)
     if _is_no_answer_of_telegram(exception):
+        if _TOO_LARGE.match(str(exception)):
+            detail = "413, without words of Telegram"
+            return Rejected(failure=FailureClass.TOO_LONG, detail=detail)
         return Unknown(cause="no_answer", detail=str(exception)[:300])
     said = _said(exception, scope)
     return said if said is not None else _lost(exception)

@@ -26,6 +26,7 @@ from turnfold_adapters.channels.telegram_errors import retry_after_ms
 _log = lines("turnfold.telegram")
 
 _BACKOFF_MAX_MS = 60_000
+_PACE_S = 1.0  # from one call to the next, where an answer brings nothing
 _OFFSET_LIFE_S = 6 * 24 * 3600
 _MESSAGES = ("message", "edited_message", "channel_post", "edited_channel_post")
 
@@ -67,13 +68,16 @@ async def listen(
     while True:
         if at is not None and time.time() - at.at_s > _OFFSET_LIFE_S:
             at = None
+        asked, brought = time.monotonic(), False
         for update in await _patiently(get_updates, at):
             update_id = update.get("update_id")
             if type(update_id) is not int or update_id < 0:
                 _log.error("an update without an id was skipped: %.200r", update)
                 continue
-            at = Cursor(update_id + 1, int(time.time()))
+            at, brought = Cursor(update_id + 1, int(time.time())), True
             yield inbound_of(update, names), str(at)
+        if not brought:  # a proxy in between may answer at once
+            await asyncio.sleep(asked + _PACE_S - time.monotonic())
 
 
 async def _patiently(
