@@ -123,18 +123,23 @@ def cut_link(link: Link, stored: bool, at: str = "INSERT") -> None:
     """The next statement with this word loses its answer, or never goes."""
     there: Callable[[], Awaitable[Any]] = link._there
 
-    async def once() -> Any:
+    def cut_off() -> None:
         link._there = there  # type: ignore[method-assign]
-        return _Cut(await there(), stored, at)
 
-    link._there = once  # type: ignore[method-assign]
+    async def cuttable() -> Any:
+        return _Cut(await there(), stored, at, cut_off)
+
+    link._there = cuttable  # type: ignore[method-assign]
 
 
 class _Cut:
     """A connection that breaks at its first statement with a word."""
 
-    def __init__(self, connection: Any, stored: bool, at: str) -> None:
+    def __init__(
+        self, connection: Any, stored: bool, at: str, cut_off: Callable[[], None]
+    ) -> None:
         self._connection, self._stored, self._at = connection, stored, at
+        self._cut_off = cut_off
 
     def __getattr__(self, name: str) -> Any:
         call = getattr(self._connection, name)
@@ -144,6 +149,7 @@ class _Cut:
         async def may_break(sql: str, *values: object) -> Any:
             if self._at not in sql:
                 return await call(sql, *values)
+            self._cut_off()
             if self._stored:
                 await call(sql, *values)
             self._connection.terminate()

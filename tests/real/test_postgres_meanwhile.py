@@ -91,8 +91,8 @@ async def _dies_in_a_prune(address: str, stored: bool) -> None:
         if not stored:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    async def store(self: Any, connection: Any, write: Any, seat: Any) -> Any:
-        done = await real_store(self, connection, write, seat)
+    async def store(self: Any, write: Any, seat: Any) -> Any:
+        done = await real_store(self, write, seat)
         if write.prune is not None:
             os.kill(os.getpid(), signal.SIGKILL)
         return done

@@ -172,9 +172,8 @@ async def test_no_statement_of_before_is_stored_after_a_hand_over(
         part.ownership().release()
         await part.ownership().left()
         write = Write(base=base, records=[record(1, "entry:a", 1)])
-        async with store._shared.write.used(1) as connection:
-            with pytest.raises(LostStoreError):
-                await part._committer.store(connection, write, seat)
+        with pytest.raises(LostStoreError):
+            await part._committer.store(write, seat)
         assert await whole_log(part) == []
 
 

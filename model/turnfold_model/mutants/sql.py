@@ -12,18 +12,33 @@ AREA = "sql"
 _AT = "turnfold_adapters.stores.postgres"
 _OWNERSHIP = f"{_AT}.ownership:LeaseOwnership"
 _LIFE = f"{_AT}.ownership:Life"
-_COMMITTER = f"{_AT}.commit:Committer"
+_COMBINER = f"{_AT}.combining:Combiner"
 _HOSTS = "server:test_postgres_contract"
 _FAULTS = "server:test_postgres_faults"
 _SHARDS = "server:test_postgres_shards"
 _KEEPING = "server:test_postgres_keeping"
 _BACK = "server:test_postgres_went_back"
+_TOGETHER = "server:test_postgres_together"
+_OWN = "r.shard IN (SELECT shard FROM own)"
+_FENCED = f"{_TOGETHER}::test_a_shard_whose_token_is_outdated_stores_nothing"
 # Both guards against it, since each holds without the other.
 _AT_ITS_END = "_EXPIRE.replace('lease_until + make_interval(secs => $2)', 'lease_until + make_interval(secs => 0 * $2)')"
 
 
 def _broken(name: str, where: str, old: str, new: str, *killers: str) -> Mutant:
     return one(name, AREA, where, old, new, *killers)
+
+
+def _many(name: str, old: str, new: str, killer: str) -> Mutant:
+    """A piece of the statement of several shards."""
+    return _sql(name, f"{_COMBINER}._together", "MANY", old, new, killer)
+
+
+def _goes_in(rows: str, before: str, after: str = "") -> Mutant:
+    """The rows of a table go in, or out, for a shard that is fenced, too. `before`: the
+    text of the statement before this guard."""
+    name = f"{rows} of a fenced shard go with those of the others"
+    return _many(name, before + _OWN + after, f"{before}true{after}", _FENCED)
 
 
 def _sql(name: str, where: str, sql: str, old: str, new: str, killer: str) -> Mutant:
@@ -104,19 +119,92 @@ SQL: Final = (
     ),
     _sql(
         "a commit shows no token",
-        f"{_COMMITTER}.store",
-        "_COMMIT",
+        f"{_COMBINER}._alone",
+        "ONE",
         "token = $6::bigint)",
         "$6::bigint IS NOT NULL)",
         f"{_SHARDS}::test_no_statement_of_before_is_stored_after_a_hand_over",
     ),
     _sql(
         "a commit shows a token and not its owner",
-        f"{_COMMITTER}.store",
-        "_COMMIT",
+        f"{_COMBINER}._alone",
+        "ONE",
         "owner = $43 AND",
         "$43::text <> '' AND",
         f"{_BACK}::test_a_worker_of_a_lost_take_shares_its_token_with_nobody",
+    ),
+    _many(
+        "a commit of several shards shows no token",
+        "AND s.token = w.token",
+        "",
+        _FENCED,
+    ),
+    _many(
+        "a commit of several shards shows a token and not its owner",
+        "s.owner = w.owner AND ",
+        "",
+        f"{_TOGETHER}::test_a_shard_of_another_owner_stores_nothing",
+    ),
+    _many(
+        "a commit of several shards follows any position",
+        "s.position = w.base AND s.head = w.base_head",
+        "true",
+        f"{_TOGETHER}::test_a_shard_whose_log_has_moved_stores_nothing",
+    ),
+    _many(
+        "a commit of several shards follows any head",
+        " AND s.head = w.base_head",
+        "",
+        f"{_TOGETHER}::test_a_shard_with_another_head_stores_nothing",
+    ),
+    _goes_in("records", "head) WHERE ", "),\ns AS"),
+    _goes_in("summaries", "person) WHERE "),
+    _goes_in("bodies", "salt, data) WHERE "),
+    _goes_in("erased bodies", "body.number = r.number\n        AND "),
+    _goes_in("keys", "FROM keys AS r WHERE "),
+    _goes_in("keys of commands", "dedupe.key = r.key AND "),
+    _goes_in("ended commands", "p.id = r.id AND "),
+    _goes_in("answers", "at, data) WHERE "),
+    _many(
+        "a key of a fenced shard is kept for it",
+        " AND r.shard = i.shard",
+        "",
+        f"{_TOGETHER}::test_a_key_of_a_shard_that_is_refused_stays_free",
+    ),
+    _broken(
+        "one answer for all shards of a statement",
+        f"{_COMBINER}._together",
+        "shard in stored",
+        "bool(stored)",
+        _FENCED,
+    ),
+    _broken(
+        "an error of one shard is that of all",
+        f"{_COMBINER}._answers",
+        "not stored_nothing(exc)",
+        "True",
+        f"{_TOGETHER}::test_an_error_that_stored_nothing_is_that_of_the_culprit_alone",
+    ),
+    _broken(
+        "a commit of unknown fate goes with others again",
+        f"{_COMBINER}._taken",
+        "part.alone or (batch and batch[0].alone)",
+        "False",
+        f"{_TOGETHER}::test_after_an_unknown_fate_each_commit_goes_alone",
+    ),
+    _broken(
+        "two commits of one shard share a statement",
+        f"{_COMBINER}._taken",
+        "part.shard not in shards",
+        "True",
+        f"{_TOGETHER}::test_two_handles_of_one_shard_never_share_a_statement",
+    ),
+    _broken(
+        "each shard of a cut statement makes all connections anew",
+        f"{_AT}.shared:Shared.renew",
+        "since in (None, self.renewals)",
+        "True",
+        f"{_TOGETHER}::test_connections_are_made_anew_once_for_all_shards_of_a_cut",
     ),
     _broken(
         "a worker goes on with a log that lacks what it stored",

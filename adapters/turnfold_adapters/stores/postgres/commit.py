@@ -1,4 +1,4 @@
-"""One commit: checked in memory, stored by one statement in one round trip.
+"""The commits of one handle: checked in memory, stored by one statement.
 
 The statement stores nothing unless the shard ends at the base of the write, and unless
 its owner and its token are this handle's: after a failover that lost a take, another
@@ -6,11 +6,15 @@ owner can have the same token. So the stream versions in memory for that head ar
 when the statement runs, and need no query. The server makes two checks itself, because
 the answer is nearly always yes: a new stream's name and a new key are unique. If the
 server refuses one, `_refusal` finds out which.
+
+Commits of several shards of one host share a statement (`combining`).
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
 from itertools import groupby
 from typing import Any
 
@@ -44,91 +48,15 @@ from turnfold_adapters.stores.checking import (
     stream_moved,
     wrong_shard,
 )
+from turnfold_adapters.stores.postgres.combining import Combiner, Part
 from turnfold_adapters.stores.postgres.connection import Session
 from turnfold_adapters.stores.postgres.pruning import take_out
 from turnfold_adapters.stores.postgres.rows import end_of_log, kept, shown
+from turnfold_adapters.stores.postgres.statement import ONE
 
 _REMEMBERED = 20_000  # streams
 _TRIM_EVERY = 1_000  # answers
 
-_LOG = (
-    "position bigint, stream bigint, version int, count int, at bigint, wall bigint,"
-    " events bytea, hash bytea, head bytea"
-)
-_STREAM = (
-    "id bigint, name text, version int, open bool, phase text, created bigint,"
-    " updated bigint, lane text, parent text, kind text, due bigint, expires bigint,"
-    " reason text, failure text, person bool"
-)
-
-
-def _names(columns: str) -> list[str]:
-    return [column.split()[0] for column in columns.split(", ")]
-
-
-def _unnest(columns: str, first: int) -> str:
-    """Parameters from `first` on, one array per column, as rows `r`."""
-    types = [column.split()[1] for column in columns.split(", ")]
-    arrays = ", ".join(f"${first + n}::{kind}[]" for n, kind in enumerate(types))
-    names = ", ".join(_names(columns))
-    return f"unnest({arrays}) AS r({names}) WHERE EXISTS (SELECT FROM own)"
-
-
-def _keeps(column: str) -> str:
-    """The assignment of a column. A stream without a new summary keeps its old one."""
-    new = f"excluded.{column}"
-    return f"{column} = CASE WHEN excluded.phase IS NULL THEN s.{column} ELSE {new} END"
-
-
-_KEPT = [name for name in _names(_STREAM) if name not in ("id", "name", "version")]
-_COMMIT = f"""
-WITH own AS (
-    UPDATE shard SET position = $3, head = $4, last_at = coalesce($5, last_at)
-    WHERE shard = SHARD AND position = $1 AND head = $2
-        AND ($6::bigint IS NULL OR (owner = $43 AND token = $6::bigint))
-    RETURNING shard),
-l AS (INSERT INTO log SELECT SHARD, r.* FROM {_unnest(_LOG, 7)}),
-s AS (
-    INSERT INTO stream AS s SELECT SHARD, r.* FROM {_unnest(_STREAM, 16)}
-    ON CONFLICT (shard, id) DO UPDATE SET version = excluded.version,
-        {", ".join(_keeps(name) for name in _KEPT)}),
-b AS (
-    INSERT INTO body SELECT SHARD, r.*
-    FROM {_unnest("stream bigint, number int, salt bytea, data bytea", 31)}),
-e AS (
-    UPDATE body SET salt = NULL, data = NULL
-    FROM unnest($35::bigint[], $36::int[]) AS r(stream, number)
-    WHERE body.shard = SHARD AND body.stream = r.stream AND body.number = r.number
-        AND EXISTS (SELECT FROM own)),
-k AS (
-    INSERT INTO dedupe (key, name, shard)
-    SELECT r.*, SHARD FROM {_unnest("key text, name text", 37)}
-        AND NOT EXISTS (SELECT FROM inbox AS p WHERE p.key = r.key
-            AND (p.stream = r.name OR p.id = ANY ($39::text[])))),
-g AS (  -- a command that ends now gives its key to the stream that it went into
-    UPDATE dedupe SET name = r.name FROM unnest($37::text[], $38::text[]) AS r(key, name)
-    WHERE dedupe.key = r.key AND EXISTS (SELECT FROM own)
-        AND EXISTS (SELECT FROM inbox AS p
-            WHERE p.key = r.key AND p.id = ANY ($39::text[]))),
-i AS (
-    DELETE FROM inbox WHERE shard = SHARD AND id = ANY ($39::text[]) AND EXISTS (SELECT FROM own)
-    RETURNING key, stream),
-f AS (  -- keys of commands that ended without their stream
-    DELETE FROM dedupe AS d USING i
-    WHERE d.key = i.key AND d.name = i.stream AND d.key <> ALL ($37::text[])),
-a AS (
-    INSERT INTO answer (id, at, data, shard)
-    SELECT r.*, SHARD FROM {_unnest("id text, at bigint, data bytea", 40)}
-    ON CONFLICT DO NOTHING)
-SELECT count(*) FROM own
-"""
-UPDATE_SUMMARY = f"""
-UPDATE stream SET {
-    ", ".join(
-        f"{name} = ${n}" for n, name in enumerate(_names(_STREAM), 1) if name != "id"
-    )
-} WHERE shard = SHARD AND id = $1
-"""
 _LOCK = """
 SELECT true FROM shard WHERE shard = SHARD AND position = $1 AND head = $2
     AND ($3::bigint IS NULL OR (owner = $4 AND token = $3::bigint)) FOR UPDATE
@@ -162,62 +90,86 @@ class _Rows:
 
 
 class Committer:
-    """The commits of one handle. `address` is for errors."""
+    """The commits of one handle of a shard. `address` is for errors. `combiner`: of all
+    handles of the host."""
 
-    def __init__(self, address: str) -> None:
-        self._address = address
+    def __init__(self, address: str, shard: int, combiner: Combiner) -> None:
+        self._address, self._shard = address, shard
+        self._combiner, self._link = combiner, combiner.link
+        self._turn = asyncio.Lock()  # the memory is that of one commit at a time
         self._head = BLANK
         self._known: dict[str, _Known] = {}
         self._answers = 0
+        self._alone = False
 
     def forget(self) -> None:
         """Forget the memory: another owner wrote, or a commit has an unknown
         outcome."""
         self._known.clear()
 
+    def failed(self) -> None:
+        """The last commit failed. The next one goes alone: if the reason is in its
+        data, it fails no commit of another shard again."""
+        self._alone = True
+        self.forget()
+
     async def store(
-        self, connection: Session, write: Write, seat: tuple[str, int] | None
+        self, write: Write, seat: tuple[str, int] | None
     ) -> Stored | Refused:
         """`seat`: owner and token in hand; None for a handle that never was the owner.
 
         Raises InvalidInputError, LostStoreError, or an error of the server."""
-        moved_on = await self._learn(connection, write)
-        if moved_on is not None:
-            return Refused(moved_on)
-        check_values(write)
-        moved: dict[str, _Known] = {}
-        try:
-            rows, head = self._rows(write, moved)
-        except ConflictError as exc:
-            return Refused(exc)
-        values = _arguments(write, rows, head, seat)
+        async with self._turn:
+            moved_on = await self._learn(write)
+            if moved_on is not None:
+                return Refused(moved_on)
+            check_values(write)
+            moved: dict[str, _Known] = {}
+            try:
+                rows, head = self._rows(write, moved)
+            except ConflictError as exc:
+                return Refused(exc)
+            values = _arguments(write, rows, head, seat)
+            return await self._stored(write, seat, values, moved, head)
+
+    async def _stored(
+        self,
+        write: Write,
+        seat: tuple[str, int] | None,
+        values: list[Any],
+        moved: dict[str, _Known],
+        head: Head,
+    ) -> Stored | Refused:
         try:
             if write.prune is None:
-                stored = await connection.fetchval(_COMMIT, *values)
+                part = Part(self._shard, values, _size(write), alone=self._alone)
+                stored = await self._combiner.stored(part)
             else:
-                stored = await self._pruned(connection, write.prune, values)
+                stored = await self._pruned(write.prune, values)
         except asyncpg.UniqueViolationError as exc:
-            return await self._refusal(connection, write, exc)
+            return await self._refusal(write, exc)
         if not stored:
-            return Refused(await self._moved_on(connection, write, seat))
+            return Refused(await self._moved_on(write, seat))
+        self._alone = False
         self._known |= moved
         self._head = head
-        await self._trim(connection, len(write.answers))
+        await self._trim(len(write.answers))
         return Stored(head)
 
-    async def _pruned(
-        self, connection: Session, prune: Prune, values: list[Any]
-    ) -> bool:
+    async def _pruned(self, prune: Prune, values: list[Any]) -> bool:
         """Prune in several statements of one transaction. The first one checks the
         right to write and locks the shard."""
-        async with connection.transaction():
+        async with self._used() as connection, connection.transaction():
             if not await connection.fetchval(_LOCK, *values[:2], values[5], values[-1]):
                 return False
             await take_out(connection, prune)
             self.forget()
-            return bool(await connection.fetchval(_COMMIT, *values))
+            return bool(await connection.fetchval(ONE, *values))
 
-    async def _learn(self, connection: Session, write: Write) -> ConflictError | None:
+    def _used(self) -> AbstractAsyncContextManager[Session]:
+        return self._link.used(self._shard)
+
+    async def _learn(self, write: Write) -> ConflictError | None:
         """Look up the streams that memory does not know. Returns an error if the log
         has moved: then the answer belongs to another head."""
         if write.base != self._head or len(self._known) > _REMEMBERED:
@@ -227,8 +179,9 @@ class Committer:
             return None
         # The head is read last, so it can only be newer than the streams. A commit in
         # between moves the head, which then differs from the base.
-        found = [] if not names else await connection.fetch(_KNOWN, names)
-        head, _ = await end_of_log(connection)
+        async with self._used() as connection:
+            found = [] if not names else await connection.fetch(_KNOWN, names)
+            head, _ = await end_of_log(connection)
         if write.base != head:
             return log_moved(write.base, head)
         self._head = write.base
@@ -237,13 +190,15 @@ class Committer:
         return None
 
     async def _moved_on(
-        self, connection: Session, write: Write, seat: tuple[str, int] | None
+        self, write: Write, seat: tuple[str, int] | None
     ) -> ConflictError:
         """Why the statement stored nothing: the log has moved, or the token is
         outdated."""
         self.forget()
-        head, _ = await end_of_log(connection)
-        if seat is not None and not await connection.fetchval(_IS_OURS, *seat):
+        async with self._used() as connection:
+            head, _ = await end_of_log(connection)
+            ours = seat is None or await connection.fetchval(_IS_OURS, *seat)
+        if not ours:
             problem = "another worker has taken this store over"
             raise LostStoreError(path=self._address, problem=problem)
         return log_moved(write.base, head)
@@ -326,12 +281,14 @@ class Committer:
 
     # --- if the server refused ------------------------------------------------------
 
-    async def _refusal(
-        self, connection: Session, write: Write, exc: Exception
-    ) -> Refused:
+    async def _refusal(self, write: Write, exc: Exception) -> Refused:
         """The name or key that was not new. Raises InvalidInputError for a body's place
         that was not new, or the server's error if all of them are new."""
         self.forget()
+        async with self._used() as connection:
+            return await self._why(connection, write, exc)
+
+    async def _why(self, connection: Session, write: Write, exc: Exception) -> Refused:
         head, _ = await end_of_log(connection)
         if write.base != head:
             return Refused(log_moved(write.base, head))
@@ -351,11 +308,12 @@ class Committer:
                 raise body_there((body.stream, body.number))
         raise exc
 
-    async def _trim(self, connection: Session, answers: int) -> None:
+    async def _trim(self, answers: int) -> None:
         self._answers += answers
         if self._answers >= _TRIM_EVERY:
             self._answers = 0
-            await connection.execute(_TRIM, KEPT_ANSWERS)
+            async with self._used() as connection:
+                await connection.execute(_TRIM, KEPT_ANSWERS)
 
 
 _HOLDER = """
@@ -450,6 +408,12 @@ def _arguments(
         *_columns([(kept(a.id), a.at, a.data) for a in _first(write)], 3),
         owner,
     ]
+
+
+def _size(write: Write) -> int:
+    """About the bytes of its rows."""
+    bodies = sum(len(body.data or b"") for body in write.bodies)
+    return bodies + sum(len(record.events) for record in write.records)
 
 
 def _first(write: Write) -> list[Any]:

@@ -350,6 +350,15 @@ def translated(exc: Exception, address: str) -> StoreError | InvalidInputError:
     return FateUnknownError(path=address, problem=problem)
 
 
+def stored_nothing(exc: Exception) -> bool:
+    """Is it sure of this error that its statement stored nothing? A value and a
+    constraint are refused before the end of the statement."""
+    state = getattr(exc, "sqlstate", None) or ""
+    if state[:2] in ("22", "23"):
+        return True
+    return not isinstance(translated(exc, ""), FateUnknownError)
+
+
 def _said(exc: Exception) -> str:
     return str(exc) or type(exc).__name__
 

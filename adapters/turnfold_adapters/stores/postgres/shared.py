@@ -3,12 +3,14 @@ its life as a worker."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from turnfold.errors import InvalidInputError
 from turnfold.ports.store import BLANK
 from turnfold_adapters.stores.postgres.bell import Bells
+from turnfold_adapters.stores.postgres.combining import Combiner
 from turnfold_adapters.stores.postgres.connection import (
     FAILURES,
     Link,
@@ -31,6 +33,9 @@ class Shared:
         names = ("writes", "reads", "seats", "lease", "rings", "hears")
         self.links = tuple(Link(place, name) for name in names)
         self.write, self._read, seats, lease, rings, hears = self.links
+        self.commits = Combiner(self.write)
+        self.renewals = 0  # how often all connections were made anew
+        self._renewing = asyncio.Lock()
         self.life = Life(seats, lease, self.write, place)
         self.bells = Bells(rings, hears)
         self.seats = LeaseSeats(self.life, self.bells)
@@ -72,6 +77,16 @@ class Shared:
         await self.bells.stop()
         for link in self.links:
             await link.close()
+
+    async def renew(self, since: int | None) -> None:
+        """End all connections: the next use makes them anew. Commits of several shards
+        that failed together are one reason: `since`, the number of `renewals` at the
+        failure, is out of date for all but the first of them."""
+        async with self._renewing:
+            if since in (None, self.renewals):
+                for link in self.links:
+                    await link.close()
+                self.renewals += 1
 
     async def asked(
         self, ask: Callable[[Session], Awaitable[_T]], shard: int = 0

@@ -1,7 +1,7 @@
 """The store port over a PostgreSQL database that several hosts share.
 
 One host is the worker; the others post into the inbox. Each commit is one statement in
-one round trip. `specs/postgres.md` describes a lost host, a lost connection and a
+one round trip; commits of several shards share it. `specs/postgres.md` describes a lost host, a lost connection and a
 failover.
 """
 
@@ -75,7 +75,8 @@ class PostgresStore:
         number = part or 0
         self._shared, self._part, self._number = shared, part, number
         self._place, self._state = shared.place, "not open"
-        self._committer = Committer(self.address)
+        self._committer = Committer(self.address, number, shared.commits)
+        self._failed: int | None = None  # the connections at the last failed commit
         self._ownership = LeaseOwnership(shared.life, number, self._check_writable)
         is_open = lambda: self._state == "open"  # noqa: E731  three words
         self._doorbell = NotifyDoorbell(shared.bells, number, is_open)
@@ -137,8 +138,8 @@ class PostgresStore:
         a commit of this handle: a failover lost commits.
         """
         self._check_open()
-        for link in self._shared.links:
-            await link.close()
+        failed, self._failed = self._failed, None
+        await self._shared.renew(failed)
         self._committer.forget()
         if not await self._ownership.renew_token():
             problem = "another worker has taken this store over"
@@ -185,10 +186,10 @@ class PostgresStore:
     async def _store(self, write: Write) -> Stored | Refused:
         seat = self._ownership.seat
         try:
-            async with self._shared.write.used(self._number) as connection:
-                answer = await self._committer.store(connection, write, seat)
+            answer = await self._committer.store(write, seat)
         except FAILURES as exc:
-            self._committer.forget()
+            self._committer.failed()
+            self._failed = self._shared.renewals
             raise translated(exc, self.address) from exc
         if isinstance(answer, Stored):
             self._ownership.head = answer.head
@@ -248,6 +249,7 @@ class PostgresStore:
         return PostgresMaintenance(
             self._reading,
             self._writing,
+            self._noting,
             self._check_writable,
             self._committer.forget,
             lambda: self._ownership.head,
@@ -311,6 +313,11 @@ class PostgresStore:
                 return await ask(connection)
         except FAILURES as exc:
             raise translated(exc, self.address) from exc
+
+    async def _noting(self, ask: _Ask[_T]) -> _T:
+        """No commit waits for the notes of all shards: they have another connection."""
+        self._check_writable()
+        return await self._shared.life.asked(ask, self._number)
 
 
 def _first_of_each(commands: Sequence[Command]) -> list[Command]:

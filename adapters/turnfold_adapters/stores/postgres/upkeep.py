@@ -23,9 +23,10 @@ from turnfold_adapters.stores.checking import (
     no_stream,
 )
 from turnfold_adapters.stores.postgres import history, pruning, reads
-from turnfold_adapters.stores.postgres.commit import UPDATE_SUMMARY, summary_row
+from turnfold_adapters.stores.postgres.commit import summary_row
 from turnfold_adapters.stores.postgres.connection import Place, Session
 from turnfold_adapters.stores.postgres.rows import kept
+from turnfold_adapters.stores.postgres.statement import UPDATE_SUMMARY
 
 _CLEARED = """
 UPDATE stream SET open = false, phase = NULL, created = NULL, updated = NULL,
@@ -53,7 +54,7 @@ _Run = Callable[[_Ask], Awaitable[Any]]
 
 
 class PostgresMaintenance:
-    """`reading` and `writing` ask the server, `check` raises unless the store may be
+    """`reading`, `writing` and `noting` ask the server, `check` raises unless the store may be
     written, `forget` empties the memory of commits. `head`: the last stored or loaded
     head of the handle. `lost`: called if the log lacks that head. `place`: of the
     store."""
@@ -62,13 +63,14 @@ class PostgresMaintenance:
         self,
         reading: _Run,
         writing: _Run,
+        noting: _Run,
         check: Callable[[], None],
         forget: Callable[[], None],
         head: Callable[[], Head],
         lost: Callable[[], StoreError],
         place: Place,
     ) -> None:
-        self._reading, self._writing = reading, writing
+        self._reading, self._writing, self._noting = reading, writing, noting
         self._check, self._forget, self._head, self._lost = check, forget, head, lost
         self._place = place
 
@@ -92,7 +94,7 @@ class PostgresMaintenance:
     async def note_watermark(self, store: str, lived: Lived | None = None) -> None:
         data = None if lived is None else msgspec.json.encode(_fields(lived))
         head = self._head()
-        if not await self._writing(lambda c: _note(c, store, data, head)):
+        if not await self._noting(lambda c: _note(c, store, data, head)):
             raise self._lost()
 
     async def watermark(self) -> Watermark | None:
