@@ -235,6 +235,8 @@ def for_people(address: str) -> str:
 
 
 def read_file(path: Path) -> bytes:
+    if path.is_char_device():  # it may never end; a pipe of a shell's `<(...)` does
+        raise RefusedError(f"{path} is a device and no file", USAGE)
     try:
         return path.read_bytes()
     except OSError as exc:

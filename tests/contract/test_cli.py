@@ -198,6 +198,9 @@ def test_a_newer_schema_is_exit_3(folder: Path) -> None:
         ["audit", "--witness", "nonsense"],
         ["audit", "--head", "witness.json"],
         ["audit", "--witness", "gateway.db"],
+        ["audit", "--witness", "/dev/zero"],
+        ["audit", "--head", "/dev/zero"],
+        ["serve", "--token-file", "/dev/zero"],
         [],
     ],
 )

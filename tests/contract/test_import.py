@@ -264,6 +264,20 @@ async def test_a_file_that_cannot_be_read_is_left_and_told_and_the_others_come_i
     assert why["float"].startswith("body.lat: ")
 
 
+@pytest.mark.case("X20")
+@pytest.mark.parametrize(
+    "address", ["http://[bad/a.png", "x" * 5000, "http://ex\u2100ample/a", "file://[/a"]
+)
+async def test_an_address_that_is_none_stops_no_import(
+    gateway: Gateway, queue: Path, address: str
+) -> None:
+    put(queue, "odd", payloads=[{"mediaUrl": address}])
+    put(queue, "good")
+    kernel = await at_now(gateway).start()
+    done = await kernel.import_queue(queue)
+    assert (done.moved, done.left) == (2, [])
+
+
 async def test_words_and_files_become_parts_and_everything_else_is_kept_as_it_is(
     gateway: Gateway, queue: Path
 ) -> None:

@@ -202,8 +202,11 @@ def _file(name: object, folder: Path) -> File | None:
     """A file of this machine that can be read."""
     if not isinstance(name, str) or "\0" in name:
         return None
-    url = urlsplit(name)
-    if url.scheme not in ("", "file"):
+    try:
+        url = urlsplit(name)
+        if url.scheme not in ("", "file"):
+            return None
+        path = folder / (unquote(url.path) if url.scheme else name)
+        return File(path) if path.is_file() else None
+    except (ValueError, OSError):  # no address, no path: the payload keeps its word
         return None
-    path = folder / (unquote(url.path) if url.scheme else name)
-    return File(path) if path.is_file() else None
