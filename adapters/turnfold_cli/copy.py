@@ -105,6 +105,8 @@ class _File:
 
     def __init__(self, address: str) -> None:
         self._target = file_of(address)
+        if not self._target.name:
+            raise RefusedError(f"{self._target} is a folder", USAGE)
         self._new = self._target.with_name(f"{self._target.name}.copying")
         _, key_file = parsed(address)
         self.address = str(self._target)

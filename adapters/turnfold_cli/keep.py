@@ -55,9 +55,11 @@ def free(target: Path) -> None:
 
 def staged(target: Path, what: str) -> Path:
     """The name of an unfinished copy; the rest of an earlier crash is removed. Raises
-    RefusedError if the target is a folder."""
+    RefusedError if the target is a folder or a device, which nobody may move away."""
     if target.is_dir():
         raise RefusedError(f"{target} is a folder", USAGE)
+    if target.exists() and not target.is_file():
+        raise RefusedError(f"{target} is there, and is no file", USAGE)
     path = target.with_name(f"{target.name}.{what}")
     take_back(path, target)
     clear(path)

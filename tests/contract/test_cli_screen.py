@@ -139,7 +139,8 @@ def test_a_short_command_loads_only_what_it_needs(store: Path, words: str) -> No
 
 @pytest.mark.case("X20")
 @pytest.mark.parametrize(
-    "words", ["backup ''", "backup .", "backup /", "restore g.db -s ."]
+    "words",
+    ["backup ''", "backup .", "backup /", "restore g.db -s .", "copy g.db /"],
 )
 def test_a_folder_in_place_of_a_file_is_one_line(store: Path, words: str) -> None:
     words = words.replace("g.db", str(store))
@@ -147,6 +148,20 @@ def test_a_folder_in_place_of_a_file_is_one_line(store: Path, words: str) -> Non
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.count("\n") == 1
     assert "is a folder" in done.stderr
+
+
+@pytest.mark.case("X20")
+def test_restore_moves_nothing_away_that_is_no_file(
+    store: Path, tmp_path: Path
+) -> None:
+    """A device, as root: the machine would have none. A pipe stands for it here."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    done = run(f"restore {store} --replace -s {pipe}", "")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "is no file" in done.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ["pipe"]
+    assert pipe.is_fifo()
 
 
 @pytest.mark.case("X20")
