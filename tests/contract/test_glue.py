@@ -4,6 +4,8 @@ lines of code; imports, docstrings, comments and empty lines are not."""
 import ast
 import asyncio
 import io
+import subprocess
+import sys
 import tokenize
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -205,3 +207,10 @@ async def test_the_first_channel_keeps_the_contract_of_channels(check: Check) ->
     result = await run_check(check, provider)
     keyed = check.__name__.startswith("a_key_") or "is_there_once" in check.__name__
     assert not (keyed and result.left_out), result
+
+
+def test_the_page_of_ones_own_channel_has_a_gateway_that_passes_its_tests() -> None:
+    example = EXAMPLES / "own_channel" / "test_heron.py"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    done = subprocess.run([*command, str(example)], capture_output=True, check=False)
+    assert done.returncode == 0, done.stdout.decode()
