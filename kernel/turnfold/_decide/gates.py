@@ -45,18 +45,42 @@ def breaks(draft: UnitOfWork, entry: Entry) -> bool:
 
 
 _DOUBLINGS = 16  # of the wait between two probes, at most
+_GUESSED_MS = 1_000  # the first wait of an account whose limit is a guess
 _NO_PLACE = "is neither channel/account nor channel/account/conversation"
 
 
-def close_gate(draft: UnitOfWork, lane: str, outcome: Rejected) -> None:
+def close_gate(draft: UnitOfWork, entry: Entry, outcome: Rejected) -> None:
     """Close the gate of a failure: for the platform's own wait, else for the wait in
     the settings. A connected account opens it earlier."""
     rule = RULES[outcome.failure]
     scope = rule.gate or GateScope.ACCOUNT
+    wait = _wait(draft, entry.lane, outcome)
     if outcome.failure is FailureClass.RATE_LIMITED:
         scope = outcome.scope
-    until = draft.now + _wait(draft, lane, outcome)
-    name = gate_for(lane, scope)
+        if scope is not GateScope.ACCOUNT and _guessed(draft, entry, wait):
+            return
+    _close(draft, gate_for(entry.lane, scope), outcome, wait)
+
+
+def _guessed(draft: UnitOfWork, entry: Entry, wait: int) -> bool:
+    """Close the account's gate if its conversations are refused one after the other.
+    The guess may be wrong, so another conversation is tried soon, and later after each
+    refused probe. True if the account waits as long as the platform asked for."""
+    flow = draft.context.flow
+    if flow is None or not flow.limits(entry):
+        return False
+    name = gates_of(entry.lane)[0]
+    gate = draft.gate(name)
+    if gate is None or not gate.holds(draft.now):
+        guess = _GUESSED_MS << min(flow.refused(entry.lane), _DOUBLINGS)
+        until = draft.now + min(wait, guess)
+        draft.emit(name, GateClosed(reason=FailureClass.RATE_LIMITED, until=until))
+        return wait <= guess
+    return gate.until is None or gate.until >= draft.now + wait
+
+
+def _close(draft: UnitOfWork, name: str, outcome: Rejected, wait: int) -> None:
+    until = draft.now + wait
     gate = draft.gate(name)
     if rules.held_by_a_person(gate, draft.now):
         return
@@ -96,7 +120,7 @@ def passing(draft: UnitOfWork, entry: Entry, outcome: Rejected) -> int | None:
     instead."""
     flow = draft.context.flow
     if flow is not None and flow.fails(entry.lane):
-        close_gate(draft, entry.lane, outcome)
+        close_gate(draft, entry, outcome)
         return None
     settings = draft.settings
     wait = backoff_ms(settings, entry.backoffs + 1, draft.context.jitter())
@@ -112,7 +136,7 @@ def unanswered(draft: UnitOfWork, entry: Entry, said: CannotTell) -> int | None:
     )
     rule = RULES[said.failure]
     if rule.gate is not None:
-        close_gate(draft, entry.lane, outcome)
+        close_gate(draft, entry, outcome)
     return passing(draft, entry, outcome) if rule.backs_off else None
 
 

@@ -190,7 +190,7 @@ def _rejected(draft: UnitOfWork, entry: Entry, outcome: Rejected) -> None:
         return
     rule = RULES[outcome.failure]
     if rule.gate is not None:
-        close_gate(draft, entry.lane, outcome)
+        close_gate(draft, entry, outcome)
     if not rule.counts:  # no verdict on the message, nor on an older attempt
         due = passing(draft, entry, outcome) if rule.backs_off else None
         if outcome.failure is FailureClass.STOPPED:

@@ -3,6 +3,8 @@
 
 from typing import Protocol
 
+from turnfold._state.entry import Entry
+
 
 class Flow(Protocol):
     """The order and the pace of the lanes behind a gate whose time is over."""
@@ -28,6 +30,9 @@ class Flow(Protocol):
 
     def fails(self, lane: str) -> bool:
         """A lane met a transient failure: does its whole account fail?"""
+
+    def limits(self, entry: Entry) -> bool:
+        """A conversation met a rate limit: is it the limit of its account?"""
 
     def breaks(self, lane: str, entry: str) -> bool:
         """The adapter raised a bug for this entry: does it break for every entry?"""

@@ -5,7 +5,7 @@ module, so that a test can take one guard out and show that something breaks wit
 it: each guard is a mutant (specs/guarantees.md).
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from attrs import evolve
 from msgspec.structs import replace
@@ -40,6 +40,15 @@ def as_seen(state: State | None, seen: int | None) -> bool:
 def held_by_a_person(gate: Gate | None, now: int) -> bool:
     """No failure, no reconnection and no new worker moves this gate; a person does."""
     return gate is not None and gate.reason == PERSON and gate.holds(now)
+
+
+BUSY = 2  # conversations that may be limited while their account is not
+
+
+def account_is_limited(refused: Collection[str], conversation: str) -> bool:
+    """A rate limit that names a conversation is the account's, if `BUSY` other
+    conversations were refused last: a busy conversation is refused again and again."""
+    return len(refused) >= BUSY and conversation not in refused
 
 
 def not_expired(entry: Entry, now: int) -> bool:

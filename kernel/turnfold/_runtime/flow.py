@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from attrs import define, field
 
 from turnfold._log.ids import gates_of
+from turnfold._runtime.limits import Limits
 from turnfold._runtime.places import Places
 from turnfold._runtime.scheduler import Key
 from turnfold._state.entry import Entry
@@ -224,6 +225,7 @@ class Flow:
         self._paces: dict[str, Pace] = {}
         self._failing: dict[str, set[str]] = {}  # account's gate -> lanes in a row
         self._broken: dict[str, set[str]] = {}  # account's gate -> entries in a row
+        self._limits = Limits()
         self._moved: dict[str, str] = {}  # conversation's gate -> its new place
         self._alarm: asyncio.TimerHandle | None = None
         self.rates: Mapping[str, Rate] = {}  # account's gate -> its declared rate
@@ -244,7 +246,11 @@ class Flow:
     def knows(self) -> bool:
         """False: no gate has closed and nothing fails, so the other methods need not be
         called."""
-        return bool(self._paces or self._failing or self._broken or self.rates)
+        return bool(self._paces or self._fails or self.rates)
+
+    @property
+    def _fails(self) -> bool:
+        return bool(self._failing or self._broken or self._limits)
 
     def begin(self, gates: Iterable[Gate]) -> None:
         """Begin as a new worker: one probe behind each closed gate."""
@@ -293,6 +299,12 @@ class Flow:
         probe of its gate, or is one of several in a row."""
         return self._in_a_row(self._failing, lane, lane)
 
+    def limits(self, entry: Entry) -> bool:
+        """A conversation met a rate limit. True if it is the limit of its account."""
+        pace = self._paces.get(gates_of(entry.lane)[0])
+        probe = pace is not None and pace.half_open
+        return self._limits.refused(entry, self._clock.now(), probe=probe)
+
     def breaks(self, lane: str, entry: str) -> bool:
         """An adapter raised a bug for an entry. True if it breaks for several entries
         in a row, or broke for the probe."""
@@ -320,7 +332,7 @@ class Flow:
         for state in states:
             if isinstance(state, Gate):
                 self._gate(state, self._clock.now())
-            elif (self._failing or self._broken) and isinstance(state, Entry):
+            elif isinstance(state, Entry) and self._fails:
                 self._works(state)
         if not self._paces:
             return
@@ -338,6 +350,7 @@ class Flow:
             account = gates_of(entry.lane)[0]
             self._failing.pop(account, None)
             self._broken.pop(account, None)
+            self._limits.delivered(account)
 
     def _gate(self, gate: Gate, now: int) -> None:
         _tell(gate)
@@ -360,6 +373,7 @@ class Flow:
         lanes = [lane for pace in self._paces.values() for lane in pace.released(now)]
         for name in [name for name, pace in self._paces.items() if pace.over(now)]:
             del self._paces[name]
+            self._limits.over(name)
         if lanes:
             self._start([Key("lane", lane) for lane in lanes])
         self._set_alarm(now)

@@ -30,7 +30,18 @@ def _without(
     return one(name, "guard", f"{_G}:{guard}", old, new, *killers, world=world)
 
 
+_LIMITS = "test:contract/test_account_limits.py"
+
 GUARDS: Final = (
+    _says("account_is_limited", True, f"{_LIMITS}::two_busy_conversations"),
+    _says("account_is_limited", False, f"{_LIMITS}::third_conversation"),
+    _without(
+        "a busy conversation is the account for ever",
+        "account_is_limited",
+        "conversation not in refused",
+        "True",
+        f"{_LIMITS}::speak_for_themselves",
+    ),
     _says("not_expired", True, "crash:expired-while-down"),
     _says("expiry_is_sure", True, f"{_TIMES}::an_old_entry"),
     _says("expiry_is_sure", False, f"{_TIMES}::an_old_entry"),

@@ -18,6 +18,7 @@ from turnfold_model.mutants.importing import IMPORTING
 from turnfold_model.mutants.inbound import INBOUND
 from turnfold_model.mutants.keeping import KEEPING
 from turnfold_model.mutants.later import LATER
+from turnfold_model.mutants.limits import LIMITS
 from turnfold_model.mutants.owning import OWNING
 from turnfold_model.mutants.parts import PARTS
 from turnfold_model.mutants.plugins import PLUGINS
@@ -451,6 +452,7 @@ MUTANTS: Final = (
     *RECOVERY,
     *OWNING,
     *WAITING,
+    *LIMITS,
     *PARTS,
     *PLUGINS,
     *INBOUND,

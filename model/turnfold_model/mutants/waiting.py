@@ -379,7 +379,7 @@ WAITING: Final = (
     ),
     _broken(
         "each call that comes back prolongs the gate of a failing account",
-        f"{_GATES}:close_gate",
+        f"{_GATES}:_close",
         "gate.reason == outcome.failure and outcome.retry_after_ms is None",
         "False",
         f"{_FLOW}::do_not_prolong_it",
@@ -554,7 +554,7 @@ WAITING: Final = (
     ),
     _broken(
         "a failure takes a gate from a person",
-        f"{_GATES}:close_gate",
+        f"{_GATES}:_close",
         "rules.held_by_a_person(gate, draft.now)",
         "False",
         f"{_MANY}::a_failure_does_not_move",
