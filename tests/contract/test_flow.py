@@ -476,6 +476,17 @@ def test_the_next_lane_keeps_its_distance_from_the_probe() -> None:
     assert pace.released(110) == ["two"]
 
 
+def test_lanes_are_let_go_by_the_age_of_their_entries() -> None:
+    pace = Pace("gate:t/a", half_open=False, interval=100, next_at=100)
+    for lane, order in (("young", 9), ("old", 3), ("middle", 5)):
+        assert pace.ask(lane, 0, order=order) is not None
+    assert [pace.released(now) for now in (100, 200, 300)] == [
+        ["old"],
+        ["middle"],
+        ["young"],
+    ]
+
+
 async def test_the_figures_of_an_account_that_is_offline_and_of_one_that_is_down() -> (
     None
 ):

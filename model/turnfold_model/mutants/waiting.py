@@ -305,7 +305,7 @@ WAITING: Final = (
         "turnfold._runtime.flow:Pace._wait",
         "(order, lane)",
         "(len(self.line), lane)",
-        f"{_FLOW}::oldest_entry_goes_first",
+        f"{_FLOW}::by_the_age_of_their_entries",
     ),
     _broken(
         "an account that was said to be offline is never tried",
