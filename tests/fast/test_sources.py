@@ -184,3 +184,85 @@ async def test_a_few_unreadable_updates_among_others_give_no_pause(
     kernel.source("t", feed)
     await until(lambda: peek(kernel).names().count("turn.accepted") == 4)
     assert len(feed.cursors) == 1
+
+
+# --- a source that is quiet after it broke ---
+
+
+class _Time:
+    """The loop's time, as sources read it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1_000.0
+        monkeypatch.setattr(sources, "_now", lambda: self.now)
+
+
+@pytest.mark.case("T05", "S14")
+async def test_a_quiet_source_that_has_run_for_a_minute_is_well_again(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    time = _Time(monkeypatch)
+    feed = Feed([OSError("reset")], [])
+    kernel.source("t", feed)
+    await until(lambda: len(feed.cursors) == 2)
+    time.now += 59
+    assert "fails: OSError: reset" in str(kernel.is_well().reasons)
+    time.now += 1
+    assert kernel.is_well()
+    facts = kernel.health()["sources"]["t/default"]
+    assert (facts["error"], facts["failing_ms"], facts["restarts"]) == (None, None, 1)
+
+
+async def test_a_source_that_breaks_by_a_timeout_is_not_well_in_between(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    time = _Time(monkeypatch)
+    cuts = [asyncio.Event() for _ in range(3)]
+    starts = []
+
+    async def slow(cursor: str | None) -> AsyncIterator[Pair]:
+        starts.append(cursor)
+        await cuts[len(starts) - 1].wait()
+        raise OSError("timed out")
+        yield
+
+    kernel.source("t", slow)
+    await until(lambda: len(starts) == 1)
+    for n in (1, 2):
+        time.now += 90
+        cuts[n - 1].set()
+        await until(lambda n=n: len(starts) == n + 1)  # type: ignore[misc]
+    time.now += 179
+    assert not kernel.is_well()
+    time.now += 1
+    assert kernel.is_well()
+
+
+async def test_the_pause_is_short_after_a_long_time_without_a_break(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def noted(broken: int) -> float:
+        asked.append(broken)
+        return 0.0
+
+    monkeypatch.setattr(sources, "pause_s", noted)
+    time, cut = _Time(monkeypatch), asyncio.Event()
+    starts = []
+
+    async def breaks(cursor: str | None) -> AsyncIterator[Pair]:
+        starts.append(cursor)
+        if len(starts) == 3:
+            await cut.wait()
+        if len(starts) > 3:
+            await asyncio.Event().wait()
+        raise OSError("reset")
+        yield
+
+    kernel.source("t", breaks)
+    await until(lambda: len(starts) == 3)
+    time.now += 3_600
+    cut.set()
+    await until(lambda: len(starts) == 4)
+    assert asked == [1, 2, 1]

@@ -51,6 +51,18 @@ class UnreadError(Exception):
 
 _PAUSE_S = 1.0
 _PAUSE_MAX_S = 60.0
+_STEADY_S = 60.0
+
+
+def steady_s(silent: float) -> float:
+    """How long a source has to run, even if it brings nothing, until it counts as
+    working again. `silent`: the time without a sign of life before it broke last. A
+    source may break by a timeout, again and again, so it has to run for longer.
+
+    >>> [steady_s(silent) for silent in (0.0, 5.0, 300.0)]
+    [60.0, 60.0, 600.0]
+    """
+    return max(_STEADY_S, 2 * silent)
 
 
 def pause_s(broken: int) -> float:
@@ -67,8 +79,8 @@ def pause_s(broken: int) -> float:
 class SourceFacts:
     """`state`: "waiting" (for the worker), "reading" or "pausing" (until its next
     start). `quiet_ms`: since the last accepted item or cursor, else since its first
-    start. `failing_ms`: since the source last worked, if it has ended and brought
-    nothing that can be read since then."""
+    start. `failing_ms`: since the source last worked, if it has ended, and since then
+    has brought nothing that can be read, and has not run for long (`steady_s`)."""
 
     state: str
     restarts: int
@@ -233,13 +245,15 @@ class _Pull:
         self._state = "waiting"
         self._starts = self._items = 0
         self._alive_at: float | None = None  # loop time of the last sign of life
+        self._started_at = 0.0  # loop time
+        self._steady_s = _STEADY_S  # of this start
         self._error: str | None = None
 
     def facts(self) -> SourceFacts:
         quiet = None
         if self._alive_at is not None:
-            now = asyncio.get_running_loop().time()
-            quiet = int((now - self._alive_at) * 1_000)
+            quiet = int((_now() - self._alive_at) * 1_000)
+        self._note_steady()
         return SourceFacts(
             state=self._state,
             restarts=max(0, self._starts - 1),
@@ -261,14 +275,31 @@ class _Pull:
             while True:
                 self._state = "reading"
                 self._starts += 1
+                self._started_at = _now()
                 self._note_life(only_first=True)
                 end = await self._calls.ask(self._once)
-                self._broken += 1
+                self._note_end()
                 self._state, pause = "pausing", pause_s(self._broken)
                 self._say(end, pause)
                 await asyncio.sleep(pause)
         finally:
             self._state = "waiting"
+
+    def _note_end(self) -> None:
+        self._note_steady()
+        self._broken += 1
+        since = max(self._started_at, self._alive_at or 0.0)
+        self._steady_s = steady_s(_now() - since)
+
+    def _note_steady(self) -> None:
+        """A platform may be quiet for days, and its source works all the same."""
+        runs = self._broken and self._state == "reading"
+        if runs and _now() - self._started_at >= self._steady_s:
+            self._works()
+
+    def _works(self) -> None:
+        self._broken = 0
+        self._error = None
 
     def _say(self, end: CallResult | None, pause: float) -> None:
         error = None if end is None else end.error
@@ -298,14 +329,14 @@ class _Pull:
 
     def _note_life(self, *, only_first: bool = False) -> None:
         if self._alive_at is None or not only_first:
-            self._alive_at = asyncio.get_running_loop().time()
+            self._alive_at = _now()
 
     def _judge(self, dead: Unreadable | None) -> None:
         """An item is taken. A source that brings nothing but what cannot be read would
         fill the store with dead turns, as fast as it can. So it gets a pause."""
         if dead is None:
-            self._broken = self._unread = 0
-            self._error = None
+            self._unread = 0
+            self._works()
             return
         self._unread += 1
         if self._unread >= UNREAD_MOST:
@@ -401,6 +432,10 @@ class _Pull:
         name = cursor_of(self._name, self._account)
         state = await self._kernel.look(lambda draft: draft.cursor(name))
         return state.value if isinstance(state, Cursor) else None
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def _in_lane(inbound: Inbound, lane: str | None) -> Inbound:

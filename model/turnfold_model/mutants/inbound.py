@@ -99,6 +99,27 @@ INBOUND: Final = (
         f"{_RAISING}::refused_by_name",
     ),
     _broken(
+        "a source that broke once and is quiet fails for ever",
+        "turnfold.api.sources:_Pull._note_steady",
+        "_now() - self._started_at >= self._steady_s",
+        "False",
+        "test:fast/test_sources.py::is_well_again",
+    ),
+    _broken(
+        "a source works as soon as it is started again",
+        "turnfold.api.sources:_Pull._note_steady",
+        "_now() - self._started_at >= self._steady_s",
+        "True",
+        "test:fast/test_sources.py::is_well_again",
+    ),
+    _broken(
+        "a source that breaks by a timeout works in between",
+        "turnfold.api.sources:steady_s",
+        "max(_STEADY_S, 2 * silent)",
+        "_STEADY_S",
+        "test:fast/test_sources.py::not_well_in_between",
+    ),
+    _broken(
         "a source fills the store with dead turns as fast as it can",
         "turnfold.api.sources:_Pull._judge",
         "self._unread >= UNREAD_MOST",
@@ -115,8 +136,8 @@ INBOUND: Final = (
     _broken(
         "dead turns count though messages stand between them",
         "turnfold.api.sources:_Pull._judge",
-        "self._broken = self._unread = 0",
-        "self._broken = 0",
+        "self._unread = 0",
+        "pass",
         "test:fast/test_sources.py::among_others",
     ),
     _broken(
