@@ -466,3 +466,56 @@ async def test_a_cursor_that_no_log_can_keep_stops_no_source(
     facts = kernel.health()["sources"]["t/default"]
     assert (facts["restarts"], facts["items"]) == (0, 3)
     assert "a cursor is not kept" in caplog.text
+
+
+# --- a source without a cursor ---
+
+
+def _again(*updates: Any) -> Any:
+    async def source(_: str | None) -> Any:
+        for update in updates:
+            yield update
+        yield inbound("1")
+        await asyncio.Event().wait()
+
+    return source
+
+
+def _unnamed() -> Unreadable:
+    return Unreadable("t", raw=b"{", error="cut")
+
+
+@pytest.mark.case("T01", "T02")
+@pytest.mark.parametrize(
+    "update", ["text", (1, 2, 3), _unnamed(), (_unnamed(), "x" * 100_000)]
+)
+async def test_without_a_cursor_what_cannot_be_read_is_one_dead_turn_for_all_starts(
+    gateway: Gateway, update: Any
+) -> None:
+    for _ in range(3):
+        kernel = await gateway.start()
+        kernel.source("t", _again(update, "another"))
+        await until(lambda k=kernel: k.health()["sources"]["t/default"]["items"] == 3)  # type: ignore[misc]
+        assert kernel.health()["dead_turns"] == 2
+        await gateway.end()
+
+
+async def test_with_a_cursor_the_same_bytes_are_two_updates(lone: Gateway) -> None:
+    async def source(_: str | None) -> Any:
+        yield _unnamed(), "1"
+        yield _unnamed(), "2"
+        await asyncio.Event().wait()
+
+    kernel = await lone.start()
+    kernel.source("t", source)
+    await until(lambda: cursor_at(kernel) == "2")
+    assert kernel.health()["dead_turns"] == 2
+
+
+async def test_an_update_that_says_its_key_keeps_it(lone: Gateway) -> None:
+    first = Unreadable("t", raw=b"{", error="cut", key="u1")
+    other = Unreadable("t", raw=b"{", error="cut", key="u2")
+    kernel = await lone.start()
+    kernel.source("t", _again(first, other, first))
+    await until(lambda: kernel.health()["sources"]["t/default"]["items"] == 4)
+    assert kernel.health()["dead_turns"] == 2

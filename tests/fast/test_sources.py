@@ -148,7 +148,7 @@ async def test_a_source_that_brings_only_what_cannot_be_read_gets_a_pause(
     monkeypatch.setattr(sources, "pause_s", noted)
     kernel.source("t", loop_for_ever)
     await until(lambda: len(asked) == 3)
-    assert (asked, dead(kernel)) == ([1, 2, 3], 3 * UNREAD_MOST)
+    assert (asked, dead(kernel)) == ([1, 2, 3], 1)
     facts = kernel.health()["sources"]["t/default"]
     assert (facts["state"], facts["restarts"]) == ("pausing", 2)
     assert "20 updates in a row cannot be read" in facts["error"]

@@ -4,6 +4,7 @@ An update that cannot be read becomes a dead turn, and its source goes on.
 """
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -367,6 +368,8 @@ class _Pull:
         self, update: Update, cursor: SourceCursor | None
     ) -> Unreadable | None:
         how = self._taking
+        if cursor is None:
+            update = _named(update)
         try:
             await self._kernel.accept(
                 update, cursor=cursor, busy=how.busy, debounce_ms=how.debounce_ms
@@ -376,6 +379,7 @@ class _Pull:
                 raise
             # The store cannot keep one of its names, but it can keep the bytes.
             update = self._unreadable(update.evidence, str(exc))
+            update = update if cursor is not None else _named(update)
             await self._kernel.accept(update, cursor=cursor)
         return update if isinstance(update, Unreadable) else None
 
@@ -452,6 +456,16 @@ async def _closing(pairs: AsyncIterator[Any]) -> AsyncIterator[AsyncIterator[Any
         close = getattr(pairs, "aclose", None)
         if close is not None:
             await close()
+
+
+def _named(update: Update) -> Update:
+    """A source without a cursor brings everything again after each start. An update
+    that nobody can read may have no id, so it is known by its bytes."""
+    if not isinstance(update, Unreadable) or update.dedupe_key is not None:
+        return update
+    form, raw = update.evidence.form, update.evidence.raw
+    digest = hashlib.sha256(f"{form} ".encode() + raw).hexdigest()
+    return evolve(update, key=f"unread/{digest}")
 
 
 def _evidence(given: Any) -> Evidence:

@@ -99,6 +99,20 @@ INBOUND: Final = (
         f"{_RAISING}::refused_by_name",
     ),
     _broken(
+        "each start of a source without a cursor makes a new dead turn",
+        "turnfold.api.sources:_named",
+        "update.dedupe_key is not None",
+        "True",
+        f"{_INBOUND}::one_dead_turn_for_all_starts",
+    ),
+    _broken(
+        "the same bytes at another cursor are no update",
+        "turnfold.api.sources:_Pull._accept",
+        "cursor is None",
+        "True",
+        f"{_INBOUND}::same_bytes_are_two_updates",
+    ),
+    _broken(
         "a source that broke once and is quiet fails for ever",
         "turnfold.api.sources:_Pull._note_steady",
         "_now() - self._started_at >= self._steady_s",
