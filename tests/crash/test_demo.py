@@ -67,6 +67,13 @@ def test_a_folder_that_holds_a_store_already_is_refused(
     assert name in done.stderr
 
 
+@pytest.mark.parametrize("words", ["--hosts=2", "--store=postgresql --faults=nonsense"])
+def test_a_demo_that_cannot_be_run_says_so_as_json(words: str) -> None:
+    done = command(*words.split(), "--json")
+    assert (done.exit_code, done.stderr) == (2, "")
+    assert json.loads(done.stdout)["error"]["message"].startswith("demo: --")
+
+
 def test_a_demo_that_is_too_slow_says_nothing_of_turnfold(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
