@@ -210,6 +210,24 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path, read_only: bool) -
 
 
 @pytest.mark.case("W12")
+@pytest.mark.parametrize("read_only", [False, True])
+def test_a_file_of_another_user_is_told_and_nothing_is_left_beside_it(
+    path: Path, monkeypatch: pytest.MonkeyPatch, read_only: bool
+) -> None:
+    """A -wal with its mode would stay, and refuse the gateway's own user later."""
+    store = _store(path)
+    now(store.open())
+    now(store.close())
+    before = sorted(path.parent.iterdir())
+    may = os.R_OK if not read_only else 0
+    monkeypatch.setattr(os, "access", lambda _, mode: mode & ~may == os.F_OK)  # as root
+    word = "read" if read_only else "write"
+    with pytest.raises(DiskError, match=f"this user may not {word} it"):
+        now(_store(path).open(read_only=read_only))
+    assert sorted(path.parent.iterdir()) == before
+
+
+@pytest.mark.case("W12")
 def test_a_lock_file_that_is_a_link_to_itself_is_a_typed_error(path: Path) -> None:
     lock = Path(f"{path}.worker")
     lock.unlink(missing_ok=True)

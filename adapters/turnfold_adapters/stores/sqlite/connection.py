@@ -78,6 +78,7 @@ def open_writer(
 
     Raises UnsafeStoreError if WAL or the synchronous level is not available.
     """
+    _check_access(settings.path, os.W_OK, "write")
     flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
     conn = _connect(settings, settings.path, flags)
     try:
@@ -145,6 +146,7 @@ def open_read_only(
     `immutable`: for a file without -wal, which no process has open; SQLite then takes
     no lock at all and does not look for other files.
     """
+    _check_access(settings.path, os.R_OK, "read")
     mode = "immutable=1" if immutable else "readonly_shm=1"
     uri = f"file:{quote(settings.path)}?mode=ro&{mode}"
     flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
@@ -152,6 +154,15 @@ def open_read_only(
     conn.set_busy_handler(wait)
     _restrain(conn)
     return conn
+
+
+def _check_access(path: str, mode: int, word: str) -> None:
+    """Raises DiskError for a file of another user. SQLite would open it for reading, and
+    leave a -wal and a -shm with its mode: then nobody could write it, also not once its
+    own mode is right."""
+    if os.access(path, os.F_OK) and not os.access(path, mode):
+        problem = f"this user may not {word} it; be the user of the gateway"
+        raise DiskError(path=path, problem=problem)
 
 
 def _connect(settings: Settings, name: str, flags: int) -> apsw.Connection:
