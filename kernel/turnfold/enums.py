@@ -178,6 +178,13 @@ class Trial(StrEnum):
     LOOK_UP = "look_up"
 
 
+class TrialEnd(StrEnum):
+    """The end of such a call, where no other event tells it."""
+
+    DIED = "owner_died"  # its process is dead
+    STOPPED = "stopped"  # it was given up, or its answer came too late to matter
+
+
 class Decoration(StrEnum):
     """An addition to a part's text that the part can go without."""
 

@@ -9,7 +9,7 @@ waits for a person.
 
 from functools import partial
 
-from turnfold._decide import outcomes, rules, turns
+from turnfold._decide import outcomes, rules, trials, turns
 from turnfold._decide.failures import backoff_ms
 from turnfold._decide.missing import all_of
 from turnfold._decide.unit_of_work import UnitOfWork
@@ -36,7 +36,9 @@ def bury(draft: UnitOfWork) -> None:
     for entry in sent:
         deaths = entry.blame.deaths
         suspects = sum(other.blame.deaths >= deaths for other in sent)
-        outcomes.bury(draft, draft.entry(entry.stream), len(group) - 1, suspects)
+        mine, beside = draft.entry(entry.stream), len(group) - 1
+        dig = trials.bury if mine.trying else outcomes.bury
+        dig(draft, mine, beside, suspects)
 
 
 def _under_way(draft: UnitOfWork) -> list[Entry | Turn | None]:
@@ -62,7 +64,7 @@ def _read(draft: UnitOfWork, stream: str) -> Entry | Turn | None:
 def _is_dead(state: Entry | Turn, epoch: int) -> bool:
     if isinstance(state, Turn):
         return rules.runner_is_dead(state, epoch)
-    return rules.sender_is_dead(state, epoch)
+    return rules.sender_is_dead(state, epoch) or rules.trial_is_dead(state, epoch)
 
 
 def orphaned(

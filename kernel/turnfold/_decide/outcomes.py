@@ -4,7 +4,7 @@ Evidence wins over authority: a success is recorded from any process and however
 failure only from the one worker, part and attempt that it belongs to.
 """
 
-from turnfold._decide import rules
+from turnfold._decide import rules, trials
 from turnfold._decide.failures import RULES, backoff_ms
 from turnfold._decide.gates import (
     BuggyRejected,
@@ -31,6 +31,7 @@ from turnfold.enums import (
     PartAct,
     Phase,
     Reason,
+    Trial,
 )
 from turnfold.ports.channel import (
     Absent,
@@ -481,6 +482,7 @@ def refuse_plan(draft: UnitOfWork, stream: str, outcome: Rejected) -> None:
     for the channel."""
     entry = draft.entry(stream)
     if not RULES[outcome.failure].counts:
+        trials.stopped(draft, entry, Trial.PLAN)
         return
     waits = (Phase.QUEUED, Phase.RETRYABLE, Phase.IN_DOUBT)
     if entry.phase in waits and not entry.planned:

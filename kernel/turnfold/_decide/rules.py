@@ -25,6 +25,7 @@ from turnfold.enums import (
     PartAct,
     PartEnd,
     Phase,
+    Trial,
     TurnPhase,
 )
 from turnfold.ports.channel import PartClass
@@ -273,6 +274,19 @@ def sender_is_dead(entry: Entry, fence: int) -> bool:
     """An attempt of an earlier epoch: this worker holds the lock, so that process is
     gone."""
     return entry.phase in ON_ITS_WAY and entry.fence != fence
+
+
+def trial_is_dead(entry: Entry, fence: int) -> bool:
+    """A plan or a look-up of an earlier epoch that has no end in the log."""
+    return entry.trying and entry.fence != fence
+
+
+def trial_needed(entry: Entry, act: Trial) -> bool:
+    """Does the entry still need the plan or the look-up? It may have moved since."""
+    if act is Trial.LOOK_UP:
+        return entry.phase is Phase.IN_DOUBT
+    waits = (Phase.QUEUED, Phase.RETRYABLE, Phase.IN_DOUBT)
+    return entry.phase in waits and not entry.planned
 
 
 def no_doubt(entry: Entry) -> bool:

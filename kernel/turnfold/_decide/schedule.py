@@ -190,16 +190,19 @@ def _ready(draft: UnitOfWork, entry: Entry) -> Step:
         if entry.handle:  # its run edits the placeholder, until the seal
             return Step(Act.WAIT, until=entry.expires_at)
         return _unless_gated(draft, entry, _ATTEMPT)
-    if not entry.planned:
-        return Step(Act.PLAN, entry.stream)
     if _hopeless(draft, entry):
         return Step(Act.GIVE_UP, entry.stream)
+    if not entry.planned:
+        return _unless_suspect(draft, entry, Act.PLAN)
     return _unless_gated(draft, entry, _ATTEMPT)
 
 
 def _hopeless(draft: UnitOfWork, entry: Entry) -> bool:
-    alive = rules.not_quarantined(entry, draft.settings.max_deaths_alone)
-    return not (alive and rules.budget_left(entry))
+    return not (_alive(draft, entry) and rules.budget_left(entry))
+
+
+def _alive(draft: UnitOfWork, entry: Entry) -> bool:
+    return rules.not_quarantined(entry, draft.settings.max_deaths_alone)
 
 
 def as_offered(draft: UnitOfWork, entry: Entry) -> Entry:
@@ -222,15 +225,19 @@ def _in_doubt(draft: UnitOfWork, entry: Entry) -> Step:
     sure_from = draft.sure_from
     may_send = rules.not_aborted(entry)
     if may_send and rules.plan_is_missing(entry):
-        act = Act.PLAN if here else Act.WAIT
-        return Step(act, entry.stream, until=entry.expires_at)
+        if not here:
+            return Step(Act.WAIT, until=entry.expires_at)
+        if _alive(draft, entry):
+            return _unless_suspect(draft, entry, Act.PLAN)
+        return Step(Act.SETTLE_DOUBT, entry.stream)
     resend = may_send and _may_resend(draft, entry)
     if resend and not _hopeless(draft, entry):
         if not here:
             return Step(Act.WAIT, until=entry.expires_at)
         act = Act.ATTEMPT if _harmless(draft, entry) else Act.RESEND
         return _unless_gated(draft, entry, act)
-    if rules.may_look_up(entry) and entry.asks < draft.settings.max_lookups:
+    asks_left = entry.asks < draft.settings.max_lookups and _alive(draft, entry)
+    if rules.may_look_up(entry) and asks_left:
         if not here:
             return Step(Act.WAIT, until=entry.expires_at)
         return _unless_gated(draft, entry, Act.LOOK_UP)
@@ -254,9 +261,9 @@ def _harmless(draft: UnitOfWork, entry: Entry) -> bool:
 
 def _unless_gated(draft: UnitOfWork, entry: Entry, act: Act) -> Step:
     """Gates are checked before an attempt, so waiting spends no budget."""
-    if draft.suspected and not _may_go_now(draft, entry, act):
-        again = draft.now + _SUSPECT_MS
-        return Step(Act.WAIT, until=min(entry.expires_at, again))
+    step = _unless_suspect(draft, entry, act)
+    if step.act is Act.WAIT:
+        return step
     if not draft.gated:
         return _in_turn(draft, entry, act)
     until: list[int] = [entry.expires_at]
@@ -270,12 +277,17 @@ def _unless_gated(draft: UnitOfWork, entry: Entry, act: Act) -> Step:
     return Step(Act.WAIT, until=min(until)) if held else _in_turn(draft, entry, act)
 
 
-def _may_go_now(draft: UnitOfWork, entry: Entry, act: Act) -> bool:
+def _unless_suspect(draft: UnitOfWork, entry: Entry, act: Act) -> Step:
+    if draft.suspected and not _may_go_now(draft, entry):
+        again = draft.now + _SUSPECT_MS
+        return Step(Act.WAIT, until=min(entry.expires_at, again))
+    return Step(act, entry.stream)
+
+
+def _may_go_now(draft: UnitOfWork, entry: Entry) -> bool:
     """May a suspect of a death go now? The last suspect waits to be alone, but not for
     ever: if the others are never quiet, it goes beside them, and then no death is
     blamed on it."""
-    if act is Act.LOOK_UP:
-        return True
     flying = [other for other in draft.flying() if other.stream != entry.stream]
     patient = draft.now < max(entry.due or 0, entry.updated) + _PATIENCE_MS
     running = draft.running() if entry.blame.on_trial else ()

@@ -40,7 +40,6 @@ from turnfold.enums import (
     ATTEMPTED,
     CLOSED,
     DISPATCHED,
-    ON_ITS_WAY,
     BlindPolicy,
     PartAct,
     TurnPhase,
@@ -289,7 +288,7 @@ class UnitOfWork:
         """The entries that are on their way, if any is suspect. As for `running`, not in
         proportion to what this commit has touched."""
         found = map(self.state, {*self.below.flying(), *self._flying})
-        return [e for e in found if isinstance(e, Entry) and e.phase in ON_ITS_WAY]
+        return [e for e in found if isinstance(e, Entry) and e.goes]
 
     def closed_gates(self) -> Sequence[Gate]:
         """The closed gates before this unit of work."""
@@ -464,7 +463,8 @@ class UnitOfWork:
         if before is None:
             self._bear(stream, after)
         if type(after) is Entry:
-            if after.phase is DISPATCHED or after.phase is ATTEMPTED:
+            phase = after.phase
+            if phase is DISPATCHED or phase is ATTEMPTED or after.trying:
                 self._flying.add(stream)
         elif type(after) is StoreState:
             self._store = after

@@ -19,6 +19,7 @@ from turnfold.enums import (
     PartAct,
     Reason,
     Trial,
+    TrialEnd,
 )
 
 SETTLE_MS = 120_000
@@ -112,11 +113,17 @@ class Placed(Fact, frozen=True, kw_only=True):
 
 class Tried(Fact, frozen=True, kw_only=True):
     """A plan or a look-up begins outside of a run. Logged so that a death in it is
-    counted."""
+    counted. The next event of the entry ends it. `end`: this is that event, and no
+    other one tells the end. `beside` and `suspects` as of `failed_retryable`; `due`:
+    after a death, when the call is made again."""
 
     act: Trial
     owner: str
     fence: Integer
+    end: TrialEnd | None = None
+    due: Integer | None = None
+    beside: Integer | None = None
+    suspects: Integer = 0
 
 
 class PartRefused(Fact, frozen=True, kw_only=True):

@@ -43,6 +43,7 @@ from turnfold._runtime.programs import (
 from turnfold._runtime.retract import Retractor
 from turnfold._runtime.scheduler import Key, Timers
 from turnfold._runtime.sender import (
+    DRAIN,
     Register,
     Sender,
 )
@@ -315,7 +316,12 @@ class Driver(Mending):
 
     async def _plan(self, entry: str) -> Plan | Rejected:
         with self._cut_off_here():  # a plan in a thread may never end
-            return await self.dispatcher.plan(entry)
+            try:
+                return await self.dispatcher.plan(entry)
+            except asyncio.CancelledError:
+                if not self.sender.stopping or self._abandoned:
+                    raise
+                return DRAIN
 
     async def _wait(self, wait: Wait) -> None:
         if self._abandoned or (was_cancelled() and not self.sender.stopping):

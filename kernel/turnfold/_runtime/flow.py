@@ -161,7 +161,7 @@ class Pace:
         elif lane in self.flying:
             self.flying.discard(lane)
             self._answered(lane, now)
-        elif self.asking.get(lane) == entry.stream:
+        elif self.asking.get(lane) == entry.stream and not entry.trying:
             del self.asking[lane]
             self.granted.discard(lane)
             if lane == self.probe:

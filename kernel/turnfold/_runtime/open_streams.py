@@ -19,6 +19,7 @@ from turnfold._log.ids import ENTRY, GATE, gates_of
 from turnfold._state.entry import Entry
 from turnfold._state.fold import (
     STORE,
+    TRIED,
     Cursor,
     Gate,
     State,
@@ -104,7 +105,7 @@ class OpenStreams:
     def _load(self, loaded: Loaded) -> None:
         self._reset()
         for row in loaded.open:
-            if row.phase in _UNDER_WAY:
+            if row.phase in _UNDER_WAY or row.reason == TRIED:
                 self._left.append(row.stream)
             if row.stream.startswith(ENTRY):  # nearly all, so first
                 self._join(self._lanes, row.stream, row.lane or "", row.order)
@@ -555,10 +556,9 @@ class OpenStreams:
         suspect = entry.blame.suspects and entry.open and entry.phase != Phase.PARKED
         if suspect and not self._blamed:
             found = (s for s in self._states.values() if isinstance(s, Entry))
-            self._flying = {e.stream for e in found if e.phase in _UNDER_WAY}
+            self._flying = {e.stream for e in found if e.goes}
         (self._blamed.add if suspect else self._blamed.discard)(entry.stream)
-        flies = entry.phase in _UNDER_WAY
-        (self._flying.add if flies else self._flying.discard)(entry.stream)
+        (self._flying.add if entry.goes else self._flying.discard)(entry.stream)
 
     def _absorb_turn(self, turn: Turn) -> None:
         if turn.order > self.head.position:  # accepted in this commit

@@ -25,13 +25,14 @@ from turnfold._decide import (
     outbox,
     outcomes,
     schedule,
+    trials,
     turns,
 )
 from turnfold._decide.plan import Plan
 from turnfold._decide.schedule import Act, Step
 from turnfold._decide.turns import TurnAct, TurnStep
 from turnfold._decide.unit_of_work import AttemptRef, UnitOfWork
-from turnfold.enums import FailureClass
+from turnfold.enums import FailureClass, Trial
 from turnfold.errors import (
     CorruptLogError,
     NotOpenError,
@@ -312,6 +313,8 @@ def _heard(decision: Decision) -> Program:
 
 
 def _plan(entry: str) -> Program:
+    if not (yield Append(_try(entry, Trial.PLAN))):
+        return
     made: Plan | Rejected = yield MakePlan(entry)
     if isinstance(made, Rejected):
         decision = partial(outcomes.refuse_plan, stream=entry, outcome=made)
@@ -344,7 +347,13 @@ def _of(attempt: AttemptRef, decision: Callable[..., object]) -> Callable[..., o
     return partial(decision, stream=a.entry, part=a.part, number=a.number)
 
 
+def _try(entry: str, act: Trial) -> Decision:
+    return partial(trials.begin, stream=entry, act=act)
+
+
 def _look_up(entry: str) -> Program:
+    if not (yield Append(_try(entry, Trial.LOOK_UP))):
+        return
     asked: Asked = yield Reconcile(entry)
     decision = partial(
         outcomes.look_up,

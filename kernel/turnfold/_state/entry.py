@@ -19,6 +19,7 @@ from msgspec.structs import replace
 from turnfold._log import outbox_events as o
 from turnfold.enums import (
     CLOSED,
+    ON_ITS_WAY,
     AbortReason,
     BlindPolicy,
     DeliveryClass,
@@ -57,6 +58,10 @@ class Blame(Struct, frozen=True, gc=False):
     deaths: int = 0
     suspects: int = 0
     alone: int = 0
+
+    def after_death(self, beside: int | None, suspects: int) -> "Blame":
+        """`beside`: how many others were under way; None: not known."""
+        return Blame(self.deaths + 1, suspects, self.alone + (beside == 0))
 
     @property
     def on_trial(self) -> bool:
@@ -174,7 +179,7 @@ class Entry:
     planned: bool = False
     ids: bool = True
     budget: int = 0
-    tries: int = 0  # plans and look-ups begun since the last one ended
+    tried: int = 0  # the version in which a plan or a look-up began
     offered: tuple[DeliveryClass, ...] = ()  # of a placeholder before the plan
     offered_policy: BlindPolicy | None = None
     part: int = 0
@@ -238,7 +243,7 @@ class Entry:
         new.planned = self.planned
         new.ids = self.ids
         new.budget = self.budget
-        new.tries = self.tries
+        new.tried = self.tried
         new.offered = self.offered
         new.offered_policy = self.offered_policy
         new.part = self.part
@@ -279,6 +284,16 @@ class Entry:
     @property
     def open(self) -> bool:
         return self.phase not in CLOSED
+
+    @property
+    def trying(self) -> bool:
+        """Is a plan or a look-up under way? The next event ends it."""
+        return self.tried == self.version
+
+    @property
+    def goes(self) -> bool:
+        """Is a call of it under way?"""
+        return self.phase in ON_ITS_WAY or self.trying
 
     @property
     def place(self) -> tuple[int, int]:

@@ -15,7 +15,6 @@ from turnfold._log import outbox_events as o
 from turnfold._state.entry import (
     NOT_BLAMED,
     SPOILED,
-    Blame,
     Entry,
     PartState,
     all_delivered,
@@ -42,6 +41,7 @@ from turnfold.enums import (
     PartEnd,
     Phase,
     Reason,
+    TrialEnd,
 )
 
 
@@ -248,9 +248,7 @@ def _moved(e: Entry, event: o.OutboxEvent, at: int) -> None:  # noqa: PLR0915  a
         case o.Placed():
             _placed(e, event)
         case o.Tried():
-            e.tries = e.tries + 1
-            e.fence = event.fence
-            e.owner = event.owner
+            _tried(e, event)
         case o.PartRefused():
             _refused(e, event)
         case o.AmendedPart():
@@ -310,7 +308,6 @@ def _planned(e: Entry, event: o.Planned) -> None:
     e.parts = event.parts
     e.budget = event.budget
     e.ids = event.ids
-    e.tries = 0
     if event.thread is not None:
         e.thread = event.thread
 
@@ -357,17 +354,22 @@ def _end_part(e: Entry, end: PartEnd, receipt: tuple[str, ...] = ()) -> None:
     put_down(e, end, receipt)
     _next_part(e)
     e.due = e.reason = None
-    e.tries = e.backoffs = 0
+    e.backoffs = 0
     e.blame = NOT_BLAMED
 
 
 def _blame(e: Entry, event: o.OutcomeUnknown | o.FailedRetryable, cause: str) -> None:
-    """A death makes every entry under way a suspect. Any other end of an attempt clears
-    it."""
-    died = cause == FailureClass.OWNER_DIED
-    alone = e.blame.alone + (event.beside == 0)
-    again = Blame(e.blame.deaths + 1, event.suspects, alone)
-    e.blame = again if died else NOT_BLAMED
+    """A death makes what was under way suspect. Any other end of an attempt clears it."""
+    again = e.blame.after_death(event.beside, event.suspects)
+    e.blame = again if cause == FailureClass.OWNER_DIED else NOT_BLAMED
+
+
+def _tried(e: Entry, event: o.Tried) -> None:
+    e.fence, e.owner = event.fence, event.owner
+    e.tried = e.version + 1 if event.end is None else 0
+    if event.end is TrialEnd.DIED:
+        e.blame = e.blame.after_death(event.beside, event.suspects)
+        e.due = event.due
 
 
 def _next_part(e: Entry) -> None:
@@ -405,7 +407,6 @@ def _placed(e: Entry, event: o.Placed) -> None:
     e.handle = event.handle
     e.used = max(e.used - 1, 0)
     e.due = e.reason = None
-    e.tries = 0
     e.blame = NOT_BLAMED
     _free(e, Phase.QUEUED)
 
@@ -459,7 +460,6 @@ def _handle_gone(e: Entry, failure: FailureClass) -> None:
 
 
 def _reconciled(e: Entry, event: o.Reconciled) -> None:
-    e.tries = 0
     e.due = event.due
     if event.absent:
         _free(e, Phase.RETRYABLE)
@@ -582,7 +582,7 @@ def _redriven(e: Entry, event: o.Redriven, at: int) -> None:
     e.abort_by = None
     e.due = None
     e.reason = None
-    e.tries = e.backoffs = 0
+    e.backoffs = 0
     e.blame = NOT_BLAMED
     _next_part(e)
     if e.doubt:

@@ -155,6 +155,7 @@ def evolve_store(
 
 
 State = Entry | Turn | Gate | Cursor | StoreState
+TRIED = "tried"  # the reason in a summary while a plan or a look-up is under way
 STORE = "store"  # the one stream without an id
 
 _EVOLVE: dict[str, Any] = {
@@ -310,7 +311,7 @@ def _entry(e: Entry) -> Summary:
         e.kind._value_,
         e.due,
         e.expires_at,
-        None if e.reason is None else str(e.reason),
+        TRIED if e.tried == e.version else None if e.reason is None else str(e.reason),
         None if e.failure is None else e.failure._value_,
         e.phase in GIVEN_UP and (e.phase is Phase.PARKED or not e.acknowledged),
     )

@@ -20,6 +20,7 @@ from turnfold.enums import (
     PartEnd,
     Phase,
     Reason,
+    TrialEnd,
 )
 
 Say = Callable[[Rule, str], None]
@@ -455,10 +456,18 @@ def _of_no_sender(event: o.OutboxEvent) -> bool:
             return False
 
 
+def _tried(before: Entry, event: o.Tried, _at: int, say: Say) -> None:
+    if event.end is not None and not before.trying:
+        say(Rule.FENCE, "the end of a plan or a look-up that never began")
+    if event.end is TrialEnd.DIED and event.fence == before.fence:
+        say(Rule.FENCE, "a worker says of its own plan or look-up that it died in it")
+
+
 _RULES: Mapping[type, Callable[[Entry, Any, int, Say], None]] = MappingProxyType(
     {
         o.Planned: _planned,
         o.Attempted: _attempted,
+        o.Tried: _tried,
         o.Dispatched: _dispatched,
         o.PartDelivered: _delivered,
         o.Delivered: _delivered,

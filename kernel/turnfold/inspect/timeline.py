@@ -88,6 +88,8 @@ def _on_the_way(event: o.Placed | o.Tried | o.PartRefused | o.AmendedPart) -> st
             )
         case o.Tried():
             what = "a plan" if event.act is Trial.PLAN else "a look-up"
+            if event.end is not None:
+                return f"{what} has ended: {event.end.replace('_', ' ')}"
             return f"{what} begins (worker {event.owner}, epoch {event.fence})"
         case o.PartRefused():
             return f"{part(event.part)} will never be accepted ({event.failure})"

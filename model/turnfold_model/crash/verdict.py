@@ -99,7 +99,7 @@ def _facts(records: tuple[Record, ...]) -> tuple[Fact, ...]:
 
 
 def _by_death(event: Event) -> bool:
-    words = getattr(event, "failure", None), getattr(event, "cause", None)
+    words = (getattr(event, name, None) for name in ("failure", "cause", "end"))
     return FailureClass.OWNER_DIED in words
 
 
@@ -165,7 +165,8 @@ def _attempts(
         if tries and not tried and _too_old(world, entry, record.at):
             yield f"INV-12 {entry.stream} went out though it was too old"
         tried = tried or tries
-        if record.kind == "outbox.attempted" and deaths >= world.scenario.deaths:
+        begins = record.kind in ("outbox.attempted", "outbox.tried")
+        if begins and not record.by_death and deaths >= world.scenario.deaths:
             yield f"INV-14 {entry.stream} took {deaths} processes down and goes on"
         if record.kind in _SURVIVED and not record.by_death:
             deaths = 0

@@ -244,12 +244,6 @@ WALKS: Final = (
 )
 
 _NO_CODE: Final = "the kernel has no code for it yet"
-# Events that no decision makes yet, by the command that they wait for.
-_TO_COME: Final = MappingProxyType(
-    {
-        "plans and look-ups that a death in them is counted for": ("tried",),
-    }
-)
 _OVER: Final = ("completed", "failed", "aborted")
 _SETTLED: Final = (
     "a receipt for a part that is settled brings nothing new, and is not logged"
@@ -277,10 +271,7 @@ UNTAKEN: Final = MappingProxyType(
             (_all("outbox", "part_refused", "queued"), _BY_ATTEMPT),
             (_all("outbox", "amended_part", "queued"), _BY_ATTEMPT),
             (_all("outbox", "part_refused", "retryable", to="queued"), _BY_ATTEMPT),
-            *(
-                (frozenset(e for e in ALL if e.event in events), f"{_NO_CODE}: {what}")
-                for what, events in _TO_COME.items()
-            ),
+            (_all("outbox", "tried", "parked"), _PARKED),
             (
                 _all("turn", "amended", *_OVER, to="answered"),
                 f"{_NO_CODE}: a turn stays over while its final is redriven",

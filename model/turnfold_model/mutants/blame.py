@@ -7,6 +7,7 @@ from turnfold_model.mutants.code import Mutant, one
 _BLAME = "turnfold._decide.blame"
 _TEST = "test:contract/test_blame.py"
 _ENTRIES = "test:contract/test_blame_entries.py"
+_TRIALS = "test:contract/test_trials.py"
 
 
 def _broken(name: str, where: str, old: str, new: str, *killers: str) -> Mutant:
@@ -143,6 +144,34 @@ BLAME: Final = (
         "entry.blame.on_trial and not patient",
         "False",
         f"{_ENTRIES}::never_alone",
+    ),
+    _broken(
+        "a death in a plan or a look-up is blamed on nothing",
+        "turnfold._decide.rules:trial_is_dead",
+        "entry.trying",
+        "False",
+        f"{_TRIALS}::dies_in_a_call",
+    ),
+    _broken(
+        "a plan or a look-up is not announced",
+        "turnfold._decide.trials:begin",
+        "entry.phase is not Phase.RETRYABLE",
+        "False",
+        f"{_TRIALS}::dies_in_a_call",
+    ),
+    _broken(
+        "a look-up begins for an entry that has moved on",
+        "turnfold._decide.rules:trial_needed",
+        "entry.phase is Phase.IN_DOUBT",
+        "True",
+        f"{_TRIALS}::needed_no_more",
+    ),
+    _broken(
+        "a stop is blamed on the plan that it cut off",
+        "turnfold._decide.trials:stopped",
+        "entry.trying",
+        "False",
+        f"{_TRIALS}::a_stop_counts_nothing",
     ),
     _broken(
         "the turns of a death are buried one by one",

@@ -42,7 +42,9 @@ class Deaths:
     ) -> Iterator[str]:
         if kind == "store.worker_started":
             self._died = set(self._going)
-        by_death = _DIED in (data.get(name) for name in ("reason", "cause", "failure"))
+        by_death = _DIED in (
+            data.get(name) for name in ("reason", "cause", "failure", "end")
+        )
         if by_death:
             yield from self._death(stream, data)
         elif stream in self._going and not goes and kind != "turn.failed":
@@ -90,4 +92,6 @@ class Deaths:
 def _is_going(state: State) -> bool:
     if isinstance(state, Turn):
         return state.phase == "running" and not state.left_open
-    return isinstance(state, Entry) and state.phase in ("attempted", "dispatched")
+    if not isinstance(state, Entry):
+        return False
+    return state.trying or state.phase in ("attempted", "dispatched")

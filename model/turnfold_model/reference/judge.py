@@ -1,5 +1,6 @@
 """One event against the state of its own stream."""
 
+from dataclasses import replace
 from typing import cast
 
 from turnfold_model.machines.transition_table import ENTRY, TURN, Table
@@ -46,6 +47,8 @@ def _entry(state: State | None, name: str, data: Record, at: int) -> State:
     if state is None:
         begun = entry.FIRST[name](data)
     else:
+        if state.trying and name != "outbox.tried":
+            state = replace(state, trying=False)
         begun = entry.RULES[name](state, data, at)
     return _landed(begun, phases, name)
 

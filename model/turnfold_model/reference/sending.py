@@ -13,6 +13,7 @@ from turnfold_model.reference.shapes import (
     DECORATIONS,
     ENDS,
     POLICIES,
+    TRIAL_ENDS,
     TRIALS,
     Entry,
     Part,
@@ -154,10 +155,15 @@ def placed(entry: Entry, data: Record, at: int) -> Entry:
 
 
 def tried(entry: Entry, data: Record, at: int) -> Entry:
+    """A death in a plan or a look-up is told by a later worker, and only once."""
     del at
     one_of(data, "act", TRIALS)
     words(data, "owner")
-    return replace(entry, fence=whole(data, "fence"))
+    fence, ended = whole(data, "fence"), data.get("end") is not None
+    died = ended and one_of(data, "end", TRIAL_ENDS) == "owner_died"
+    need(entry.trying or not ended, "INV-5", "what never began has an end")
+    need(not died or fence != entry.fence, "INV-5", f"fence {fence} died, and says so")
+    return replace(entry, fence=fence, trying=not ended)
 
 
 def part_refused(entry: Entry, data: Record, at: int) -> Entry:

@@ -37,6 +37,7 @@ PROVEN_BY_REFUSAL: Final = frozenset(
 )
 ACTS: Final = frozenset({"placeholder", "send", "edit"})
 TRIALS: Final = frozenset({"plan", "look_up"})
+TRIAL_ENDS: Final = frozenset({"owner_died", "stopped"})
 DECORATIONS: Final = frozenset({"reply_to", "thread", "format"})
 FORMS: Final = frozenset({"json", "text", "bytes"})
 OUTCOMES: Final = frozenset(
@@ -97,6 +98,7 @@ class Entry:
     at: int = 0
     act: str = "send"  # of the attempt
     fence: int = 0
+    trying: bool = False  # a plan or a look-up is under way
     abort: bool = False
     grant: bool = False  # resolved(resend), not yet used
     granted: bool = False  # ... and used by the attempt

@@ -60,7 +60,7 @@ _ENDS: Final = MappingProxyType(
 _STILL: Final = frozenset(
     {
         *("queued", "planned", "rescheduled", "acknowledged"),
-        *("lane_yielded", "redacted"),
+        *("lane_yielded", "redacted", "tried"),
     }
 )
 _CLASSES: Final = MappingProxyType(

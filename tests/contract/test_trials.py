@@ -1,0 +1,81 @@
+"""Plans and look-ups outside of a run are written ahead, so that a death in them counts."""
+
+import asyncio
+
+import pytest
+
+from turnfold import DeliveryClass, Kernel, Part
+from turnfold._decide import rules
+from turnfold.enums import Phase, Trial
+from turnfold.ports.channel import Verdict
+from turnfold_model.testing.gateway import Gateway, entry, route, spin, story
+from turnfold_model.testing.platform import PlatformChannel, unknown
+
+_LONGEST_MS = 900_000
+
+
+class Hangs(PlatformChannel):
+    """No look-up ends."""
+
+    async def _reconcile(self, part: Part, since_ms: int) -> Verdict:
+        await asyncio.Event().wait()
+        raise AssertionError(part, since_ms)
+
+
+async def _asked(gateway: Gateway) -> tuple[Kernel, str]:
+    """An entry whose look-up is under way."""
+    channel = Hangs(gateway.platform, DeliveryClass.LOOKUP)
+    gateway.channels = {("t", "default"): channel}
+    gateway.platform.plays(unknown(), conversation="poison")
+    kernel = await gateway.start()
+    sent = await kernel.enqueue(route("poison"), "poison")
+    await gateway.advance(_LONGEST_MS)
+    assert story(kernel, sent.entry_id)[-1] == "tried"
+    return kernel, sent.entry_id
+
+
+@pytest.mark.case("U08")
+async def test_an_entry_that_dies_in_a_call_alone_is_held_and_others_go_out(
+    gateway: Gateway,
+) -> None:
+    kernel, poison = await _asked(gateway)
+    for deaths in (1, 2, 3):
+        assert entry(kernel, poison).trying
+        kernel = await gateway.restart(kernel)
+        assert entry(kernel, poison).blame.alone == deaths
+        await gateway.advance(_LONGEST_MS)
+    held = entry(kernel, poison)
+    assert (held.phase, held.reason) == (Phase.PARKED, "quarantined")
+    other = await kernel.enqueue(route("other"), "other")
+    await spin()
+    assert entry(kernel, other.entry_id).phase is Phase.DELIVERED
+
+
+@pytest.mark.case("U08")
+async def test_a_stop_counts_nothing(gateway: Gateway) -> None:
+    kernel, poison = await _asked(gateway)
+    await gateway.end()
+    kernel = await gateway.start()
+    assert entry(kernel, poison).blame.deaths == 0
+
+
+@pytest.mark.case("U08")
+async def test_a_usual_message_has_no_such_event(gateway: Gateway) -> None:
+    kernel = await gateway.start()
+    sent = await kernel.enqueue(route(), "hello")
+    await spin()
+    assert story(kernel, sent.entry_id) == [
+        "queued",
+        "planned",
+        "attempted",
+        "delivered",
+    ]
+
+
+@pytest.mark.case("U08")
+async def test_a_call_that_is_needed_no_more_does_not_begin(gateway: Gateway) -> None:
+    kernel = await gateway.start()
+    sent = await kernel.enqueue(route(), "hello")
+    await spin()
+    for act in Trial:
+        assert not rules.trial_needed(entry(kernel, sent.entry_id), act)
