@@ -1,14 +1,15 @@
 """Plans and look-ups outside of a run are written ahead, so that a death in them counts."""
 
 import asyncio
+import threading
 
 import pytest
 
-from turnfold import DeliveryClass, Kernel, Part
+from turnfold import DeliveryClass, Kernel, Part, Payload, PlannedPart
 from turnfold._decide import rules
 from turnfold.enums import Phase, Trial
 from turnfold.ports.channel import Verdict
-from turnfold_model.testing.gateway import Gateway, entry, route, spin, story
+from turnfold_model.testing.gateway import Gateway, entry, route, spin, story, until
 from turnfold_model.testing.platform import PlatformChannel, unknown
 
 _LONGEST_MS = 900_000
@@ -57,6 +58,30 @@ async def test_a_stop_counts_nothing(gateway: Gateway) -> None:
     await gateway.end()
     kernel = await gateway.start()
     assert entry(kernel, poison).blame.deaths == 0
+
+
+@pytest.mark.case("U08")
+async def test_a_stop_counts_nothing_where_it_cuts_a_plan_off(gateway: Gateway) -> None:
+    over = threading.Event()
+
+    def planner(payload: Payload) -> list[PlannedPart]:
+        over.wait(10)
+        return [PlannedPart(payload=payload, kind="text")]
+
+    gateway.channels = {("u", "default"): PlatformChannel(gateway.platform)}
+    kernel = await gateway.start()
+    sent = await kernel.enqueue(route(), "x" * 500_000)
+    gateway.channels = {
+        ("t", "default"): PlatformChannel(gateway.platform, planner=planner)
+    }
+    await gateway.end()
+    kernel = await gateway.start()
+    await until(lambda: entry(kernel, sent.entry_id).trying)
+    await gateway.end()
+    over.set()
+    kernel = await gateway.start()
+    assert entry(kernel, sent.entry_id).blame.deaths == 0
+    await until(lambda: entry(kernel, sent.entry_id).phase is Phase.DELIVERED)
 
 
 @pytest.mark.case("U08")

@@ -84,9 +84,9 @@ BLAME: Final = (
     ),
     _broken(
         "each death is blamed on each entry",
-        "turnfold._state.entry_fold:_blame",
-        "event.beside == 0",
-        "event.beside is not None",
+        "turnfold._state.entry:Blame.after_death",
+        "beside == 0",
+        "beside is not None",
         f"{_ENTRIES}::crash_loop_with_another_cause",
     ),
     _broken(
@@ -133,8 +133,8 @@ BLAME: Final = (
     ),
     _broken(
         "no lane asks who may be sent beside a suspect",
-        "turnfold._decide.schedule:_unless_gated",
-        "draft.suspected and not _may_go_now(draft, entry, act)",
+        "turnfold._decide.schedule:_unless_suspect",
+        "draft.suspected and not _may_go_now(draft, entry)",
         "False",
         f"{_ENTRIES}::half_of_the_suspect_entries",
     ),
