@@ -104,3 +104,17 @@ async def test_a_call_that_is_needed_no_more_does_not_begin(gateway: Gateway) ->
     await spin()
     for act in Trial:
         assert not rules.trial_needed(entry(kernel, sent.entry_id), act)
+
+
+@pytest.mark.case("U08")
+async def test_an_answer_speaks_of_the_part_and_the_attempt_that_were_asked_for(
+    gateway: Gateway,
+) -> None:
+    """A receipt may come while the platform is asked, and the next part be in doubt."""
+    kernel, poison = await _asked(gateway)
+    asked = entry(kernel, poison)
+    assert rules.look_up_is_current(asked, asked.part, asked.attempt)
+    assert not rules.look_up_is_current(asked, asked.part + 1, asked.attempt)
+    assert not rules.look_up_is_current(asked, asked.part, asked.attempt + 1)
+    asked.phase = Phase.QUEUED
+    assert not rules.look_up_is_current(asked, asked.part, asked.attempt)

@@ -509,11 +509,16 @@ def withdraw(draft: UnitOfWork, stream: str, part: int, number: int) -> None:
 
 
 def look_up(
-    draft: UnitOfWork, stream: str, verdict: Verdict, unsettled_ms: int
+    draft: UnitOfWork,
+    stream: str,
+    place: tuple[int, int],
+    verdict: Verdict,
+    unsettled_ms: int,
 ) -> None:
-    """Record the answer of a look-up. An absence counts only when it is final."""
+    """Record the answer of a look-up. An absence counts only when it is final. `place`:
+    the part and the attempt that were looked up."""
     entry = draft.entry(stream)
-    if entry.phase not in (Phase.IN_DOUBT, Phase.PARKED):
+    if not rules.look_up_is_current(entry, *place):
         return
     match verdict:
         case Found(receipt=receipt):

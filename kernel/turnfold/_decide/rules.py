@@ -255,6 +255,13 @@ def may_look_up(entry: Entry) -> bool:
     return DeliveryClass.LOOKUP in entry.classes and next_act(entry) is PartAct.SEND
 
 
+def look_up_is_current(entry: Entry, part: int, attempt: int) -> bool:
+    """An answer of the platform speaks of one part and attempt. The entry may have moved
+    on while it was asked: a receipt came, and the next part is in doubt."""
+    open_doubt = entry.phase in (Phase.IN_DOUBT, Phase.PARKED)
+    return open_doubt and (entry.part, entry.attempt) == (part, attempt)
+
+
 def absence_proven(unsettled_ms: int) -> bool:
     """INV-2: "not there" counts only once the old request can no longer land."""
     return unsettled_ms <= 0

@@ -14,15 +14,16 @@ from turnfold._state.entry import Entry
 from turnfold.enums import Phase, Trial, TrialEnd
 
 
-def begin(draft: UnitOfWork, stream: str, act: Trial) -> bool:
-    """Announce a call. False if the entry does not need it any more."""
+def begin(draft: UnitOfWork, stream: str, act: Trial) -> tuple[int, int] | None:
+    """Announce a call. Returns the part and the attempt that it is about; None if the
+    entry does not need it any more."""
     entry, fence = draft.entry(stream), draft.fence()
     if not rules.trial_needed(entry, act):
-        return False
+        return None
     if entry.phase is not Phase.RETRYABLE:
         event = o.Tried(act=act, owner=fence.owner, fence=fence.epoch)
         draft.emit(stream, event)
-    return True
+    return entry.part, entry.attempt
 
 
 def stopped(draft: UnitOfWork, entry: Entry, act: Trial) -> None:

@@ -101,8 +101,10 @@ class Dispatcher:
             return None
         return await self._sender.preview(channel, entry, text)
 
-    async def reconcile(self, stream: str) -> Asked:
+    async def reconcile(self, stream: str, part: int, attempt: int) -> Asked | None:
         entry = await self._find(stream)
+        if not rules.look_up_is_current(entry, part, attempt):
+            return None
         channel = self._channel(entry)
         if channel is None:
             return Asked(CannotTell(detail="channel is not attached"), _ABSENT_MS)

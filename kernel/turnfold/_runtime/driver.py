@@ -245,8 +245,8 @@ class Driver(Mending):
                 return self.dispatcher.send(attempt, go_on)
             case Prepare(attempt=attempt):
                 return self.dispatcher.prepare(attempt)
-            case Reconcile(entry=entry):
-                return self.dispatcher.reconcile(entry)
+            case Reconcile(entry=entry, part=part, attempt=number):
+                return self.dispatcher.reconcile(entry, part, number)
             case CallHandler(turn=turn, run=run):
                 return self._call_handler(turn, run)
             case Hear():

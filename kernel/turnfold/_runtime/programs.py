@@ -93,9 +93,12 @@ class Send(Struct):
 
 @define
 class Reconcile:
-    """Look up the current part of an entry. Answer: Asked."""
+    """Look up a part of an entry after an attempt. Answer: Asked; None if the entry has
+    moved on."""
 
     entry: str
+    part: int
+    attempt: int
 
 
 @define
@@ -313,7 +316,7 @@ def _heard(decision: Decision) -> Program:
 
 
 def _plan(entry: str) -> Program:
-    if not (yield Append(_try(entry, Trial.PLAN))):
+    if (yield Append(_try(entry, Trial.PLAN))) is None:
         return
     made: Plan | Rejected = yield MakePlan(entry)
     if isinstance(made, Rejected):
@@ -352,12 +355,16 @@ def _try(entry: str, act: Trial) -> Decision:
 
 
 def _look_up(entry: str) -> Program:
-    if not (yield Append(_try(entry, Trial.LOOK_UP))):
+    place: tuple[int, int] | None = yield Append(_try(entry, Trial.LOOK_UP))
+    if place is None:
         return
-    asked: Asked = yield Reconcile(entry)
+    asked: Asked | None = yield Reconcile(entry, *place)
+    if asked is None:
+        return
     decision = partial(
         outcomes.look_up,
         stream=entry,
+        place=place,
         verdict=asked.verdict,
         unsettled_ms=asked.unsettled_ms,
     )

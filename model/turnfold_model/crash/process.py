@@ -11,6 +11,7 @@ from typing import Any
 
 from attrs import evolve
 
+from turnfold._decide import rules
 from turnfold._decide.unit_of_work import (
     Context,
     Fence,
@@ -313,8 +314,10 @@ class Process:
             self._quiet[entry] = world.now + LATEST_MS  # it is alive until then
         return Unknown(cause="timeout")
 
-    def reconcile(self, effect: Reconcile) -> Asked:
+    def reconcile(self, effect: Reconcile) -> Asked | None:
         entry = self.entry(effect.entry)
+        if not rules.look_up_is_current(entry, effect.part, effect.attempt):
+            return None
         quiet = self._quiet.get(entry.stream, self.born)
         unsettled = max(0, quiet + entry.current.settle_ms - self.world.now)
         if "blurred" in self.scenario.fates and self.world.faults and self.choose(2):

@@ -167,6 +167,13 @@ BLAME: Final = (
         f"{_TRIALS}::needed_no_more",
     ),
     _broken(
+        "an answer of the platform is taken for the part of now",
+        "turnfold._decide.rules:look_up_is_current",
+        "(entry.part, entry.attempt) == (part, attempt)",
+        "True",
+        f"{_TRIALS}::speaks_of_the_part",
+    ),
+    _broken(
         "a stop is blamed on the plan that it cut off",
         "turnfold._decide.trials:stopped",
         "entry.trying",
