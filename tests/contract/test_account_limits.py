@@ -277,6 +277,24 @@ async def test_refusals_that_do_not_name_the_account_are_few(lanes: int) -> None
 
 
 @pytest.mark.case("S01")
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("rate", [30, 50])
+async def test_a_burst_that_a_platform_allows_is_not_its_rate(rate: int) -> None:
+    """A bucket that is full takes `rate` messages at once, and so at each pause."""
+    gateway, bucket = _behind(rate)
+    kernel = await gateway.start()
+    for n in range(600):
+        await kernel.enqueue(route(f"c{n % 150}"), f"c{n % 150}")
+    ms, most = 0, 1_250 * 600 // rate
+    while bucket.taken.total() < 600 and ms <= most:
+        await gateway.advance(10)
+        ms += 10
+    await gateway.end()
+    assert bucket.taken.total() == 600
+    assert bucket.refused.total() <= 0.1 * 600 + 10
+
+
+@pytest.mark.case("S01")
 async def test_busy_conversations_leave_the_others_alone() -> None:
     """Two groups with a limit of their own, twenty calm ones, none for the account."""
     busy = frozenset({"c0", "c1"})

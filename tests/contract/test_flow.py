@@ -22,8 +22,6 @@ from turnfold import (
     Unknown,
 )
 from turnfold._log.events import GateClosed
-from turnfold._runtime.flow import Pace
-from turnfold._state.fold import Gate
 from turnfold.enums import GateScope, Phase
 from turnfold_model.flow import outages
 from turnfold_model.testing.gateway import Gateway, entry, peek, route, spin
@@ -406,85 +404,6 @@ async def test_a_look_up_that_cannot_tell_for_no_reason_is_counted() -> None:
     assert entry(kernel, done.entry_id).phase is Phase.PARKED
     assert channel.asked == 8
     await lone.end()
-
-
-def test_a_look_up_may_be_the_probe() -> None:
-    pace = Pace("gate:t/a")
-    assert pace.ask("one", 0, "entry:e") is None
-    assert pace.ask("two", 1, "entry:f") == 60_000
-    pace.closed(_gate(until=50), now=2)
-    assert pace.ask("one", 3, "entry:e") is None  # the probe again, not a free pass
-    assert pace.probe == "one"
-
-
-# --- the pace itself: no clock, no loop ---
-
-
-def _gate(until: int) -> Gate:
-    return Gate(
-        stream="gate:t/a",
-        version=1,
-        order=1,
-        created=0,
-        updated=0,
-        closed=True,
-        reason=LIMITED,
-        until=until,
-    )
-
-
-def test_one_lane_goes_first_and_the_others_wait_for_its_answer() -> None:
-    pace = Pace("gate:t/a")
-    assert pace.ask("one", 0) is None
-    assert pace.ask("one", 1) is None  # asked again by the decision itself
-    assert pace.ask("two", 1) == 60_000
-    assert pace.released(1) == []
-
-
-def test_a_probe_of_which_nothing_is_heard_does_not_block_for_ever() -> None:
-    pace = Pace("gate:t/a")
-    pace.ask("one", 0)
-    pace.ask("two", 1)
-    assert pace.released(60_000) == ["two"]
-    assert pace.ask("two", 60_000) is None
-
-
-def test_the_first_pace_is_a_guess_that_refusals_double() -> None:
-    pace = Pace("gate:t/a")
-    pace.closed(_gate(until=50), now=0)
-    assert pace.interval == 50
-    pace.half_open = False
-    pace.closed(_gate(until=1_000_000), now=500)
-    assert pace.interval == 100  # and not the wait for each message
-
-
-def test_a_refused_probe_says_nothing_of_the_pace() -> None:
-    pace = Pace("gate:t/a")
-    for n in range(20):
-        pace.closed(_gate(until=50 + n * 100), now=n * 100)
-    assert pace.interval == 50
-
-
-def test_the_next_lane_keeps_its_distance_from_the_probe() -> None:
-    pace = Pace("gate:t/a")
-    pace.closed(_gate(until=50), now=0)
-    assert pace.ask("one", 50) is None
-    pace.flying.add("one")
-    pace.ask("two", 51)
-    pace._answered("one", 60)
-    assert pace.released(61) == []
-    assert pace.released(110) == ["two"]
-
-
-def test_lanes_are_let_go_by_the_age_of_their_entries() -> None:
-    pace = Pace("gate:t/a", half_open=False, interval=100, next_at=100)
-    for lane, order in (("young", 9), ("old", 3), ("middle", 5)):
-        assert pace.ask(lane, 0, order=order) is not None
-    assert [pace.released(now) for now in (100, 200, 300)] == [
-        ["old"],
-        ["middle"],
-        ["young"],
-    ]
 
 
 async def test_the_figures_of_an_account_that_is_offline_and_of_one_that_is_down() -> (

@@ -484,8 +484,7 @@ def refuse_plan(draft: UnitOfWork, stream: str, outcome: Rejected) -> None:
     if not RULES[outcome.failure].counts:
         trials.stopped(draft, entry, Trial.PLAN)
         return
-    waits = (Phase.QUEUED, Phase.RETRYABLE, Phase.IN_DOUBT)
-    if entry.phase in waits and not entry.planned:
+    if rules.trial_needed(entry, Trial.PLAN):
         fail_entry(draft, entry, Reason.REFUSED, outcome.failure, outcome.detail)
         attempt_if_free(draft, entry.lane)
 

@@ -3,8 +3,8 @@ account.
 
 When a gate's time is over, one lane goes first, the probe; the other lanes wait for its
 answer. After a rate limit the lanes behind a gate share a pace: the platform's own
-rate, learned from its accepted requests, and a little faster after each success. This
-state is memory of one process and may be lost: it delays attempts and permits none. A
+rate, learned from what it accepted between two refusals, and a little faster after each
+success. This state is memory of one process and may be lost: it delays attempts and permits none. A
 new worker begins with one probe behind each gate that is closed in the log.
 
 After a transient failure the part waits. When several lanes of an account in a row fail
@@ -34,11 +34,12 @@ _LOG = lines()
 _PATIENCE_MS = 60_000  # a lane that waits asks again at least this often
 _SLOWEST_MS = 60_000.0
 _FIRST_MS = 100.0  # the pace after a first refusal
-_SEEN = 50  # successes by which the platform's rate is measured
+_SEEN = 1_000  # successes by which the platform's rate is measured
 _SEEN_MS = 10_000  # older successes do not count
 _SLOWER, _ROOM = 2.0, 1.02
 # Factors of the interval by successes in a row: careful near the limit, faster later.
 _FASTER = ((60, 0.9), (20, 0.97), (0, 0.996))
+_MEASURED = ((200, 0.9), (100, 0.97), (0, 0.996))  # the same, once a limit was measured
 _FAST_MS = 1.0  # a shorter interval counts as none
 _REMEMBERED = 10_000  # conversations that have moved
 _SEVERAL = 3  # lanes with transient failures in a row, or entries with adapter bugs
@@ -61,6 +62,10 @@ class Pace:
     in_a_row: int = 0  # successes since the last refusal
     refused: int = 0  # probes in a row
     least: float = 0.0  # the declared interval, a lower limit
+    measured: bool = (
+        False  # the interval comes from the platform's rate, not from a guess
+    )
+    emptied: int = 0  # the last refusal at the pace: the platform's bucket was empty
     granted: set[str] = field(factory=set)  # may attempt once, and have not yet
     asking: dict[str, str] = field(factory=dict)  # lane -> entry that is looked up
     flying: set[str] = field(factory=set)
@@ -140,16 +145,21 @@ class Pace:
                 self.interval = max(self._slower(gate.until - now, now), self.least)
 
     def _slower(self, wait: int, now: int) -> float:
-        """The interval measured from the platform's accepted requests, with a little
-        room."""
-        while self.accepted and now - self.accepted[0] > _SEEN_MS:
+        """The interval measured from the requests that the platform accepted since its
+        last refusal, with a little room. A burst before the first one measures nothing:
+        it emptied a bucket that had filled for an unknown time."""
+        since, self.emptied = max(self.emptied, now - _SEEN_MS), now
+        if not self.interval:
+            self.accepted.clear()
+            return min(float(wait), _FIRST_MS)
+        while self.accepted and self.accepted[0] < since:
             self.accepted.popleft()
-        if len(self.accepted) > 2:
-            first, last, count = self.accepted[0], self.accepted[-1], len(self.accepted)
-            shown = max((now - first) / count, (last - first) / (count - 1))
-            return max(shown * _ROOM, _FAST_MS)
-        slower = min(self.interval * _SLOWER, _SLOWEST_MS)
-        return slower or min(float(wait), _FIRST_MS)
+        if len(self.accepted) == _SEEN:
+            since = self.accepted[0]
+        self.measured = len(self.accepted) > 2
+        if self.measured:
+            return max((now - since) / len(self.accepted) * _ROOM, _FAST_MS)
+        return min(self.interval * _SLOWER, _SLOWEST_MS)
 
     def moved(self, entry: Entry, now: int) -> None:
         """Learn the new state of an entry behind the gate."""
@@ -179,10 +189,13 @@ class Pace:
             self.open(now)
         self.accepted.append(now)
         self.in_a_row += 1
-        factor = next(f for least, f in _FASTER if self.in_a_row >= least)
+        factors = _MEASURED if self.measured else _FASTER
+        factor = next(f for least, f in factors if self.in_a_row >= least)
         self.interval = max(self.interval * factor, self.least)
-        if self.interval < _FAST_MS:
-            self.interval = 0.0
+        if (
+            0.0 < self.interval < _FAST_MS
+        ):  # with no pace all that wait would go at once
+            self.interval = _FAST_MS if self.waiting else 0.0
         if self.credit is not None:
             self.credit, self.next_at = self.credit + _RAMP, now + _RAMP_MS
 

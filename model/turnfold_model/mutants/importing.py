@@ -66,7 +66,7 @@ IMPORTING: Final = (
     _broken(
         "a plan that breaks is made for ever",
         f"{_D}.outcomes:refuse_plan",
-        "entry.phase in waits and not entry.planned",
+        "rules.trial_needed(entry, Trial.PLAN)",
         "entry.phase is Phase.QUEUED and not entry.planned",
         f"{_TESTS}::a_plan_that_breaks",
     ),

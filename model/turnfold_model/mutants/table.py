@@ -20,6 +20,7 @@ from turnfold_model.mutants.keeping import KEEPING
 from turnfold_model.mutants.later import LATER
 from turnfold_model.mutants.limits import LIMITS
 from turnfold_model.mutants.owning import OWNING
+from turnfold_model.mutants.pacing import PACING
 from turnfold_model.mutants.parts import PARTS
 from turnfold_model.mutants.plugins import PLUGINS
 from turnfold_model.mutants.recovery import RECOVERY
@@ -453,6 +454,7 @@ MUTANTS: Final = (
     *OWNING,
     *WAITING,
     *LIMITS,
+    *PACING,
     *PARTS,
     *PLUGINS,
     *INBOUND,

@@ -301,13 +301,6 @@ WAITING: Final = (
         f"{_FLOW}::ramp_without_an_answer",
     ),
     _broken(
-        "behind a gate lanes go in the order of asking",
-        "turnfold._runtime.flow:Pace._wait",
-        "(order, lane)",
-        "(len(self.line), lane)",
-        f"{_FLOW}::by_the_age_of_their_entries",
-    ),
-    _broken(
         "an account that was said to be offline is never tried",
         "turnfold._decide.gates:disconnected",
         "now + max(draft.settings.auth_probe_ms, _SHORTEST_MS)",
@@ -334,34 +327,6 @@ WAITING: Final = (
         "gate.reason != FailureClass.RATE_LIMITED",
         "True",
         f"{_FLOW}::keeps_its_wait_over_a_restart",
-    ),
-    _broken(
-        "a probe that ended unsent blocks the lanes behind it",
-        f"{_PACE}.ask",
-        "self.probe is not None and now < self.probe_until",
-        "self.probe is not None",
-        f"{_FLOW}::does_not_block_for_ever",
-    ),
-    _broken(
-        "refusals do not make the pace slower",
-        f"{_PACE}._slower",
-        "self.interval * _SLOWER",
-        "self.interval",
-        f"{_FLOW}::refusals_double",
-    ),
-    _broken(
-        "each refused probe makes the pace slower",
-        f"{_PACE}.closed",
-        "at_pace = not self.half_open or not self.interval",
-        "at_pace = True",
-        f"{_FLOW}::says_nothing_of_the_pace",
-    ),
-    _broken(
-        "the next lane follows the probe at once",
-        f"{_PACE}.open",
-        "self.next_at = max(self.next_at, now + self.interval)",
-        "pass",
-        f"{_FLOW}::keeps_its_distance",
     ),
     _broken(
         "each lane of a failing account waits for itself",
@@ -397,13 +362,6 @@ WAITING: Final = (
         "flow is None or not flow.knows",
         "flow is None or not flow.knows or act is Act.LOOK_UP",
         f"{_FLOW}::failing_look_ups",
-    ),
-    _broken(
-        "a look-up that was refused as the probe goes again at once",
-        f"{_PACE}.closed",
-        "self.granted.difference_update(self.asking)",
-        "pass",
-        f"{_FLOW}::may_be_the_probe",
     ),
     _broken(
         "the wait of a failing account does not grow",
