@@ -109,14 +109,20 @@ async def test_refusals_far_from_each_other_are_no_row(lone: Gateway) -> None:
     assert "gate:t/default" not in _gates(kernel)
 
 
-async def test_when_the_account_is_known_to_be_limited_one_refusal_is_enough(
-    lone: Gateway,
-) -> None:
+async def _known_to_be_limited(lone: Gateway) -> Kernel:
+    """Three conversations were refused in a row, and then delivered."""
     lone.platform.plays(*[_refused(500)] * 3)
     kernel = await lone.start()
     await _send(kernel, *"abc")
     for _ in range(20):
         await lone.advance(50)
+    return kernel
+
+
+async def test_when_the_account_is_known_to_be_limited_one_refusal_is_enough(
+    lone: Gateway,
+) -> None:
+    kernel = await _known_to_be_limited(lone)
     assert len(lone.platform.calls) == 6  # all three are delivered
     lone.platform.plays(_refused(500))
     await _send(kernel, "d")
@@ -126,11 +132,7 @@ async def test_when_the_account_is_known_to_be_limited_one_refusal_is_enough(
 async def test_the_last_two_that_were_refused_speak_for_themselves(
     lone: Gateway,
 ) -> None:
-    lone.platform.plays(*[_refused(500)] * 3)
-    kernel = await lone.start()
-    await _send(kernel, *"abc")
-    for _ in range(20):
-        await lone.advance(50)
+    kernel = await _known_to_be_limited(lone)
     lone.platform.plays(_refused(500))
     await _send(kernel, "c")
     assert sorted(_gates(kernel)) == ["gate:t/default/c"]

@@ -4,6 +4,7 @@ import asyncio
 import threading
 
 import pytest
+from attrs import evolve
 
 from turnfold import DeliveryClass, Kernel, Part, Payload, PlannedPart
 from turnfold._decide import rules
@@ -116,5 +117,5 @@ async def test_an_answer_speaks_of_the_part_and_the_attempt_that_were_asked_for(
     assert rules.look_up_is_current(asked, asked.part, asked.attempt)
     assert not rules.look_up_is_current(asked, asked.part + 1, asked.attempt)
     assert not rules.look_up_is_current(asked, asked.part, asked.attempt + 1)
-    asked.phase = Phase.QUEUED
-    assert not rules.look_up_is_current(asked, asked.part, asked.attempt)
+    sent_anew = evolve(asked, phase=Phase.QUEUED)
+    assert not rules.look_up_is_current(sent_anew, asked.part, asked.attempt)

@@ -57,12 +57,12 @@ def close_gate(draft: UnitOfWork, entry: Entry, outcome: Rejected) -> None:
     wait = _wait(draft, entry.lane, outcome)
     if outcome.failure is FailureClass.RATE_LIMITED:
         scope = outcome.scope
-        if scope is not GateScope.ACCOUNT and _guessed(draft, entry, wait):
+        if scope is not GateScope.ACCOUNT and _guessed(draft, entry, outcome, wait):
             return
     _close(draft, gate_for(entry.lane, scope), outcome, wait)
 
 
-def _guessed(draft: UnitOfWork, entry: Entry, wait: int) -> bool:
+def _guessed(draft: UnitOfWork, entry: Entry, outcome: Rejected, wait: int) -> bool:
     """Close the account's gate if its conversations are refused one after the other.
     The guess may be wrong, so another conversation is tried soon, and later after each
     refused probe. True if the account waits as long as the platform asked for."""
@@ -73,8 +73,7 @@ def _guessed(draft: UnitOfWork, entry: Entry, wait: int) -> bool:
     gate = draft.gate(name)
     if gate is None or not gate.holds(draft.now):
         guess = _GUESSED_MS << min(flow.refused(entry.lane), _DOUBLINGS)
-        until = draft.now + min(wait, guess)
-        draft.emit(name, GateClosed(reason=FailureClass.RATE_LIMITED, until=until))
+        _close(draft, name, outcome, min(wait, guess))
         return wait <= guess
     return gate.until is None or gate.until >= draft.now + wait
 

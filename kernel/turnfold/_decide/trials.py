@@ -41,7 +41,7 @@ def bury(draft: UnitOfWork, entry: Entry, beside: int, suspects: int) -> None:
     fence, earlier = draft.fence(), entry.blame.deaths
     wait = backoff_ms(draft.settings, earlier, draft.context.jitter()) if earlier else 0
     event = o.Tried(
-        act=Trial.LOOK_UP if entry.phase is Phase.IN_DOUBT else Trial.PLAN,
+        act=Trial.LOOK_UP if entry.planned else Trial.PLAN,
         owner=fence.owner,
         fence=fence.epoch,
         end=TrialEnd.DIED,

@@ -4,8 +4,9 @@ account.
 When a gate's time is over, one lane goes first, the probe; the other lanes wait for its
 answer. After a rate limit the lanes behind a gate share a pace: the platform's own
 rate, learned from what it accepted between two refusals, and a little faster after each
-success. This state is memory of one process and may be lost: it delays attempts and permits none. A
-new worker begins with one probe behind each gate that is closed in the log.
+success. This state is memory of one process and may be lost: it delays attempts and
+permits none. A new worker begins with one probe behind each gate that is closed in the
+log.
 
 After a transient failure the part waits. When several lanes of an account in a row fail
 so, the account counts as failing: its gate closes, and one lane is tried for all of
@@ -62,9 +63,7 @@ class Pace:
     in_a_row: int = 0  # successes since the last refusal
     refused: int = 0  # probes in a row
     least: float = 0.0  # the declared interval, a lower limit
-    measured: bool = (
-        False  # the interval comes from the platform's rate, not from a guess
-    )
+    measured: bool = False  # is the interval the platform's own rate, and no guess?
     emptied: int = 0  # the last refusal at the pace: the platform's bucket was empty
     granted: set[str] = field(factory=set)  # may attempt once, and have not yet
     asking: dict[str, str] = field(factory=dict)  # lane -> entry that is looked up
@@ -192,9 +191,7 @@ class Pace:
         factors = _MEASURED if self.measured else _FASTER
         factor = next(f for least, f in factors if self.in_a_row >= least)
         self.interval = max(self.interval * factor, self.least)
-        if (
-            0.0 < self.interval < _FAST_MS
-        ):  # with no pace all that wait would go at once
+        if 0.0 < self.interval < _FAST_MS:  # without a pace all lanes would go at once
             self.interval = _FAST_MS if self.waiting else 0.0
         if self.credit is not None:
             self.credit, self.next_at = self.credit + _RAMP, now + _RAMP_MS

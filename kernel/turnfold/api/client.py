@@ -181,6 +181,10 @@ class Mailbox:
         try:
             await self._apply_alone()
         except DiskError as exc:
+            if self._problem is None:
+                _LOG.warning(
+                    "a command waits for a worker; this process failed: %s", exc
+                )
             self._problem = exc
         else:
             self._problem = None

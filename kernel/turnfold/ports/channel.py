@@ -46,9 +46,9 @@ class Accepted(Struct, frozen=True, kw_only=True):
 class Rejected:
     """Surely not accepted. `retry_after_ms` and `scope` go with RATE_LIMITED: a limit of
     the whole account should say ACCOUNT, or three conversations meet it for themselves
-    first. `target` is the new conversation of TARGET_MOVED. `decoration` names the decoration that
-    DECORATION refused: the next attempt goes without it. If it is not named, the
-    decorations are dropped one after the other."""
+    first. `target` is the new conversation of TARGET_MOVED. `decoration` names the
+    decoration that DECORATION refused: the next attempt goes without it. If it is not
+    named, the decorations are dropped one after the other."""
 
     failure: FailureClass
     detail: str = ""
