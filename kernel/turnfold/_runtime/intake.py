@@ -22,7 +22,8 @@ from turnfold.ports.store import Command, Wanted
 
 _LOG = lines()
 _PAGE = 100  # commands that are logged in one commit
-_NOT_NOW = (*TAKES_NONE, NotOpenError, OwnedError)
+# Errors that say nothing about a command: it can be done later.
+NOT_NOW = (*TAKES_NONE, NotOpenError, OwnedError)
 _Submit = Callable[[Decision, Wanted | None], Awaitable[Any]]
 
 
@@ -71,7 +72,7 @@ class Intake:
     async def _failed(self, command: Command, error: BaseException) -> None:
         """A command failed. If its caller waits, answer it. Else the command stays in
         the inbox, and `health` and `inspect` show it."""
-        if isinstance(error, _NOT_NOW) or not isinstance(error, Exception):
+        if isinstance(error, NOT_NOW) or not isinstance(error, Exception):
             raise error
         if command.answer and isinstance(error, UsageError):
             refusal = partial(inbox.refuse, command=command, error=error)

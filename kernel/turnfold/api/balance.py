@@ -6,8 +6,9 @@ from math import ceil
 from typing import Any
 
 from turnfold._runtime.calls import told
-from turnfold.api.health import LOST, Wellness, judge
+from turnfold.api.health import COMMAND_MS, LOST, Wellness, judge
 from turnfold.api.shard_kernel import ShardKernel
+from turnfold.api.unanswered import reason
 from turnfold.logs import lines
 from turnfold.ports.shards import Seating, Seats
 
@@ -226,6 +227,8 @@ def wellness(facts: Mapping[str, Any]) -> Wellness:
     lost = facts["fences_lost"]
     reasons = [f"{lost} {LOST}"] if lost else []
     reasons += [f"{name} fails: {text}" for name, text in facts["failing"].items()]
+    waits = reason(facts["unanswered"], COMMAND_MS)
+    reasons += [] if waits is None else [waits]
     for shard, seat in facts["seats"].items():
         reasons += [f"{_name(shard)}: {reason}" for reason in judge(seat).reasons]
     return Wellness(tuple(reasons))

@@ -19,17 +19,20 @@ from turnfold._decide.unit_of_work import Context
 from turnfold._log import events as t
 from turnfold._log.codec import decode
 from turnfold._runtime.committer import Committer
+from turnfold._runtime.intake import NOT_NOW
 from turnfold._runtime.open_streams import OpenStreams
 from turnfold._runtime.stored_bodies import read_body
 from turnfold._runtime.together import Together
 from turnfold._runtime.worker import Upkeep
+from turnfold.api.unanswered import APPLY, READ, Unanswered
 from turnfold.clock import Clock
 from turnfold.errors import (
     CorruptLogError,
     DamagedError,
-    DiskError,
+    LostStoreError,
     MissingBodyError,
-    RequestedError,
+    NotOpenError,
+    StoreError,
     TurnfoldError,
     UsageError,
 )
@@ -61,7 +64,8 @@ class Mailbox:
         apply_alone: Callable[[], Awaitable[None]],
     ) -> None:
         self._store, self._ring, self._apply_alone = store, ring, apply_alone
-        self._problem: DiskError | None = None  # met by the last try to apply the inbox
+        self.unanswered = Unanswered(store)
+        self._closed = False  # the store is closed for good
         self._posts = Together(self._post_some, store.address)
         self._looks = Together(self._look_at, store.address, _INBOX)
 
@@ -157,48 +161,63 @@ class Mailbox:
         a command failed, its answer is the owner's error. Raises RequestedError after
         five seconds without an answer; the rest is still in the inbox."""
         await self._store.post(commands)
+        self.unanswered.posted(commands)
         self._ring()
+        try:
+            return await self._all_answered(commands)
+        except LostStoreError:
+            self.unanswered.lost(commands)  # and the inbox with them
+            raise
+        finally:
+            self.unanswered.follow()
+
+    async def _all_answered(self, commands: Sequence[Command]) -> Sequence[Any]:
         loop = asyncio.get_running_loop()
         found: dict[str, Any] = {}
-        until = loop.time() + PATIENCE_S
+        since = loop.time()
         while left := [c for c in commands if c.id not in found]:
             answered = await self._answers(left)
             if answered:
                 found |= answered
-                until = loop.time() + PATIENCE_S
+                since = loop.time()
                 continue
-            if loop.time() >= until:
-                raise self._nobody(left[0])
+            if loop.time() >= since + PATIENCE_S or self._closed:
+                waited = int(1000 * min(loop.time() - since, PATIENCE_S))
+                raise self.unanswered.given_up(left[0], waited)
             await self._try_alone()
             if not (await self._answers(left[:1])):
                 await asyncio.sleep(_POLL_S)
         return [found[command.id] for command in commands]
 
     async def _try_alone(self) -> None:
-        """Apply the inbox if no worker lives. If the disk refuses (the lock's file is of
-        another user, there is no room), the commands stay in the inbox, durable: the
-        caller goes on waiting for a worker, and is not told that nothing was stored."""
+        """Apply the inbox if no worker lives. If the store refuses (the lock's file is
+        of another user, there is no room), the commands stay in the inbox, durable: the
+        caller goes on waiting for a worker, and is not told that nothing was stored.
+        Raises LostStoreError: then the inbox is gone, too."""
         try:
             await self._apply_alone()
-        except DiskError as exc:
-            if self._problem is None:
-                _LOG.warning(
-                    "a command waits for a worker; this process failed: %s", exc
-                )
-            self._problem = exc
+        except LostStoreError:
+            raise
+        except (StoreError, NotOpenError) as exc:
+            self.unanswered.fails(APPLY, exc)
         else:
-            self._problem = None
-
-    def _nobody(self, command: Command) -> RequestedError:
-        waited, path = int(PATIENCE_S * 1000), self._store.address
-        found = self._problem
-        why = {} if found is None else {"problem": f"{found.path}: {found.problem}"}
-        return RequestedError(path=path, command=command.kind, waited_ms=waited, **why)
+            self.unanswered.works(APPLY)
 
     async def _answers(self, commands: Sequence[Command]) -> dict[str, Any]:
+        """The answers that exist by now; none while the store cannot be read."""
         wanted = Wanted(answers=frozenset(command.id for command in commands))
-        answers = (await self._store.fetch(wanted)).answers
-        return {name: _result(a) for name, a in answers.items() if a is not None}
+        try:
+            answers = (await self._store.fetch(wanted)).answers
+        except LostStoreError:
+            raise
+        except (StoreError, NotOpenError) as exc:
+            self._closed = isinstance(exc, NotOpenError)
+            self.unanswered.fails(READ, exc)
+            return {}
+        self.unanswered.works(READ)
+        found = {name: _result(a) for name, a in answers.items() if a is not None}
+        self.unanswered.answered(found)
+        return found
 
     async def waits(self, command_id: str) -> bool:
         """True while a command is in the inbox."""
@@ -296,6 +315,8 @@ class Alone:
             if isinstance(error, UsageError) and command.answer:
                 refusal = partial(inbox.refuse, command=command, error=error)
                 error = (await journal.commit([refusal])).results[0].error
+            if isinstance(error, NOT_NOW):
+                raise error  # of all of them, and not for long
             if error is not None:
                 text = "command %s %s stays in the inbox: %s"
                 _LOG.warning(text, command.kind, command.id, error)

@@ -18,6 +18,7 @@ from turnfold._runtime.open_streams import OpenStreams
 from turnfold._runtime.worker import ENDED, STOPPED, Worker
 from turnfold._state.entry import Entry
 from turnfold.api.callbacks import Handlers
+from turnfold.api.client import Mailbox
 from turnfold.api.hooks import Hooks
 from turnfold.api.plugins import PluginStates
 from turnfold.api.portal import Home
@@ -25,6 +26,7 @@ from turnfold.api.sources import Sources
 from turnfold.api.spread import Spread
 from turnfold.api.stalls import Stalls
 from turnfold.api.telling import Missing
+from turnfold.api.unanswered import reason
 from turnfold.clock import Clock
 from turnfold.enums import Phase
 from turnfold.logs import Lines
@@ -32,6 +34,7 @@ from turnfold.ports.store import Store
 
 APPEND_MS = 5_000  # a commit takes milliseconds
 DUE_MS = 60_000  # a due entry is started at once, unless a gate holds it
+COMMAND_MS = 5_000  # a worker answers in milliseconds
 RUN_MS = 300_000  # a run may take longer; `is_well` then names it
 
 _LOOKED_AT = 1_000  # entries: `is_well` may be called every second with a large backlog
@@ -147,6 +150,9 @@ def _reasons(facts: Facts) -> Iterator[str]:
     for name in facts["missing"]:
         yield f"something waits for what is not here: {name}"
     yield from _disk(facts)
+    waits = reason(facts["unanswered"], COMMAND_MS)
+    if waits is not None:
+        yield waits
 
 
 def _disk(facts: Facts) -> Iterator[str]:
@@ -247,6 +253,10 @@ class Health(PluginStates, Spread):
         """True while this kernel is the worker of its store."""
         raise NotImplementedError
 
+    @property
+    def _mailbox(self) -> Mailbox:
+        raise NotImplementedError
+
     def _open_driver(self) -> Driver:
         raise NotImplementedError
 
@@ -298,6 +308,7 @@ class Health(PluginStates, Spread):
             "untold_records": self.hooks.untold,
             **dead_facts(driver.book),
             **append_facts(driver),
+            "unanswered": self._mailbox.unanswered.facts(),
             "oldest_due_ms": oldest_due_ms(driver.book, self._clock.now()),
             "growing": growing(driver.book, self._clock.now()),
             "runs": len(runs),

@@ -426,6 +426,8 @@ class Kernel(
             await self._leaving
         await driver.drain(self.settings.drain_ms)
         await self.hooks.end(self.settings.drain_ms / 1000)
+        if self._post is not None:
+            await self._post.unanswered.end()
         if self._alone is not None:
             await self._alone.end()
         if worker is not None:

@@ -153,6 +153,10 @@ class ShardKernel(Kernel):
         """Is every file of this shard free of redacted bytes?"""
         return await self._erased()
 
+    def unanswered(self) -> dict[str, Any]:
+        """The commands of this process to the worker of this shard, for health."""
+        return self._mailbox.unanswered.facts()
+
     @property
     def fences_lost(self) -> int:
         """1 if this seat was lost, also after it is closed."""

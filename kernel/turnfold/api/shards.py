@@ -37,6 +37,7 @@ from turnfold.api.sent import Sent
 from turnfold.api.shard_kernel import ShardKernel, shard_of_id, shard_of_place
 from turnfold.api.sources import Taking
 from turnfold.api.spread import Outfit
+from turnfold.api.unanswered import joined
 from turnfold.errors import NotOpenError, OwnedError, RuleBrokenError
 from turnfold.inbound import Inbound, Unreadable
 from turnfold.logs import lines
@@ -391,6 +392,7 @@ class Shards:
         return {
             "shards": self.count,
             "waits_for": host.get("waits_for"),
+            "unanswered": joined([part.unanswered() for part in self._clients]),
             **self.balance.facts(),
         }
 
