@@ -59,8 +59,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: "crash" not in item.path.parts)
 
 
-def pytest_collection_finish() -> None:
-    """Ten thousand tests are not searched for garbage again and again."""
+@pytest.fixture(scope="module", autouse=True)
+def old_objects_at_rest() -> None:
+    """Ten thousand tests, and what those before have left, are not searched for garbage
+    again and again."""
     gc.collect()
     gc.freeze()
 
