@@ -101,6 +101,7 @@ LATE_NOTICE = queued(turn=T, cause="late")
 REDRIVEN = o.Redriven(budget=8, expires_at=T0 + 90_000, by="me")
 RISKY = replace(REDRIVEN, accept_duplicate=True)
 ABORT = o.AbortRequested(reason=AbortReason.USER)
+AGAIN = [*failed(), (FINAL, REDRIVEN), (T, t.Amended(entry=FINAL))]
 
 GOOD: dict[str, list[Step]] = {
     "two parts delivered": [
@@ -225,11 +226,11 @@ GOOD: dict[str, list[Step]] = {
         (FINAL, o.LateReceipt(part=0, attempt=1, receipt=("m",))),
         (T, t.Amended(outcome=TurnOutcome.REPLIED, entry=FINAL)),
     ],
-    "a final redriven in the moment in which its turn failed": [*failed(), (FINAL, REDRIVEN)],
+    "a final redriven in the moment in which its turn failed": AGAIN,
     "the same, and then stopped": [
-        *failed(),
-        (FINAL, REDRIVEN),
+        *AGAIN,
         (FINAL, o.Aborted(reason=AbortReason.USER)),
+        (T, t.TurnAborted(outcome=TurnOutcome.ABORTED)),
     ],
     "a final redriven in the moment in which it bounced": [
         *answered(),
@@ -238,6 +239,7 @@ GOOD: dict[str, list[Step]] = {
         (FINAL, o.Bounced(part=0), 5),
         (T, t.Amended(outcome=TurnOutcome.FAILED, entry=FINAL), 5),
         (FINAL, replace(REDRIVEN, keys=("k",)), 5),
+        (T, t.Amended(entry=FINAL), 5),
     ],
     "a block redriven in the moment in which its turn was aborted": [
         *START,

@@ -242,6 +242,7 @@ def test_a_receipt_has_ids_unless_there_are_none(
         {"fence": 6},
         {"run": 3},
         {"abort": AbortReason.USER},
+        {"phase": TurnPhase.ANSWERED, "reopened": True},
     ],
 )
 def test_only_the_run_under_way_speaks(change: dict[str, object]) -> None:

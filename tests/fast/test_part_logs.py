@@ -323,6 +323,19 @@ BAD: dict[str, list[Step]] = {
         (T, t.LeftOpen(run=1, until=T0 + 9)),
         (T, t.LeftOpen(run=1, until=T0 + 9)),
     ],
+    "redriven, and its turn stays over": [
+        *answered(),
+        (FINAL, o.FailedTerminal(reason=Reason.PERMANENT)),
+        (T, t.Failed(outcome=TurnOutcome.FAILED, reason="permanent")),
+        (FINAL, redriven(), 9),
+    ],
+    "redriven in another commit than answered again": [
+        *answered(),
+        (FINAL, o.FailedTerminal(reason=Reason.PERMANENT)),
+        (T, t.Failed(outcome=TurnOutcome.FAILED, reason="permanent")),
+        (FINAL, redriven(), 9),
+        (T, t.Amended(entry=FINAL), 10),
+    ],
     "answered again without a redrive": [
         *answered(),
         (FINAL, o.FailedTerminal(reason=Reason.PERMANENT)),

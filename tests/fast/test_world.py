@@ -42,6 +42,7 @@ EXPECTED = {
     "lane": "INV-8",
     "stale_run": "INV-9",
     "owed": "INV-10",
+    "reopen": "INV-10",
     "abort": "INV-12",
     "one_commit": "INV-14",
     "recovery": "INV-14",

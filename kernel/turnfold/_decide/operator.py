@@ -10,7 +10,7 @@ from attrs import frozen
 from turnfold._decide import rules
 from turnfold._decide.gates import open_gate
 from turnfold._decide.missing import all_of
-from turnfold._decide.outbox import after_close, conclude
+from turnfold._decide.outbox import after_close, conclude, reopen
 from turnfold._decide.outcomes import accepted, bury, fail_entry
 from turnfold._decide.plan import new_key
 from turnfold._decide.schedule import attempt_if_free
@@ -51,7 +51,8 @@ def redrive(
     accept_duplicate: bool = False,
     why: str = "",
 ) -> None:
-    """Send a dead letter again: from its first unsettled part, with a new budget."""
+    """Send a dead letter again: from its first unsettled part, with a new budget. A
+    turn that was over owes its reply again."""
     entry = draft.entry(stream)
     unknown = entry.doubtful or entry.reason == Reason.OUTCOME_UNKNOWN
     if entry.phase is Phase.FAILED and unknown and not accept_duplicate:
@@ -74,6 +75,7 @@ def redrive(
             why=draft.text(stream, why),
         ),
     )
+    reopen(draft, entry)
     attempt_if_free(draft, entry.lane)
 
 

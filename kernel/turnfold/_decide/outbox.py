@@ -336,16 +336,27 @@ def _notice_for(finals: list[Entry]) -> str | None:
 
 
 def amend(draft: UnitOfWork, turn: Turn, stream: str) -> None:
-    """A final entry of a closed turn has changed. An abort after a redrive leaves the
-    turn failed, as it was. But an abort of the rest and then a bounce of the part that
-    had arrived leave no reply at all, and the turn's outcome changes."""
+    """A closed final entry of a closed turn has changed, by a late receipt or a
+    bounce."""
     outcome = outcome_of([draft.entry(name) for name in turn.finals])
-    stays = outcome in _WHY and turn.phase is not TurnPhase.COMPLETED
-    if outcome is not turn.outcome and not stays:
-        draft.emit(turn.stream, t.Amended(outcome=outcome, entry=stream))
-        entry = draft.entry(stream)
-        if entry.bounced:
-            _queue_notice(draft, turn, "undeliverable", [entry])
+    if outcome is turn.outcome:
+        return
+    draft.emit(turn.stream, t.Amended(outcome=outcome, entry=stream))
+    entry = draft.entry(stream)
+    if outcome is TurnOutcome.REPLIED:
+        _withdraw_notices(draft, turn)
+    elif entry.bounced:
+        _queue_notice(draft, turn, "undeliverable", [entry])
+
+
+def reopen(draft: UnitOfWork, entry: Entry) -> None:
+    """A final entry was redriven: its turn is over no longer, and ends with it. A
+    notice that has not gone out says something that may not stay true."""
+    turn = None if entry.turn is None else draft.find_turn(entry.turn)
+    if turn is None or turn.open or entry.stream not in turn.finals:
+        return
+    draft.emit(turn.stream, t.Amended(entry=entry.stream))
+    _withdraw_notices(draft, turn)
 
 
 def fail(

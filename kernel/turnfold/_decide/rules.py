@@ -318,9 +318,11 @@ def head_of_lane(entry_stream: str, head: str | None) -> bool:
 
 
 def run_is_current(turn: Turn, fence: int, run: int) -> bool:
-    """INV-9: only the run that is under way may speak for its turn."""
+    """INV-9: only the run that is under way may speak for its turn. A run whose turn
+    was over says no more, though a redrive opens the turn again."""
     return (
         turn.phase in (TurnPhase.RUNNING, TurnPhase.ANSWERED)
+        and not turn.reopened
         and turn.fence == fence
         and turn.run == run
         and turn.abort is None

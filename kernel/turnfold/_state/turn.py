@@ -104,6 +104,7 @@ class Turn:
     dead: bool = False  # its update was unreadable, or had the key of another message
     left_open: int | None = None  # log ms until which its answer may come by its id
     resubmitted: bool = False
+    reopened: bool = False  # a final was redriven after its end: no run speaks for it
     forgiven: int = 0  # messages of runs up to this one count as not seen
     redacted: bool = False  # its bodies are erased
     bodies: int = 0  # body numbers used by its events
@@ -157,6 +158,7 @@ class Turn:
         new.dead = self.dead
         new.left_open = self.left_open
         new.resubmitted = self.resubmitted
+        new.reopened = self.reopened
         new.forgiven = self.forgiven
         new.redacted = self.redacted
         new.bodies = self.bodies
@@ -269,12 +271,12 @@ def _moved(turn: Turn, event: t.TurnEvent) -> None:  # noqa: PLR0915  a case per
         case t.Completed():
             turn.phase = COMPLETED
             turn.outcome = event.outcome
-            turn.notice = event.notice
+            turn.notice = event.notice or turn.notice
         case t.Failed():
             turn.phase = FAILED
             turn.outcome = event.outcome
             turn.reason = event.reason
-            turn.notice = event.notice
+            turn.notice = event.notice or turn.notice
             if event.reason == UNREAD:  # no run began; a person may try again
                 turn.resubmitted = False
         case t.TurnAbortRequested():
@@ -286,6 +288,8 @@ def _moved(turn: Turn, event: t.TurnEvent) -> None:  # noqa: PLR0915  a case per
         case t.Amended():
             turn.phase = _amended(event.outcome)
             turn.outcome = event.outcome
+            if event.outcome is None:
+                _reopened(turn)
         case t.Held():
             turn.phase = ACCEPTED
             turn.held = True
@@ -313,6 +317,13 @@ def _suspect(turn: Turn, event: t.Released) -> None:
     turn.deaths = turn.deaths + 1 if died else 0
     turn.suspects = event.suspects if died else 0
     turn.alone += event.beside == 0
+
+
+def _reopened(turn: Turn) -> None:
+    """Its end is taken back, and an abort with it. Its notice stays: it may have been
+    read."""
+    turn.reopened = True
+    turn.reason = turn.abort = turn.abort_by = None
 
 
 def _amended(outcome: TurnOutcome | None) -> TurnPhase:

@@ -55,7 +55,7 @@ class Joint:
         self._notices: dict[tuple[str, str | None], str] = {}  # by turn and cause
         self._queued: dict[str, tuple[int, o.Queued]] = {}
         self._closed: set[str] = set()
-        self._redriven: set[str] = set()
+        self._redriven: dict[str, int] = {}
         self._sealed: dict[str, int] = {}
         self._ended: list[tuple[int, str]] = []  # by position: a part of an entry
         self._said: list[tuple[int, str, t.TurnEvent]] = []  # events of turns to judge
@@ -81,8 +81,8 @@ class Joint:
         """A live reply was sealed."""
         self._sealed[stream] = position
 
-    def redriven(self, stream: str) -> None:
-        self._redriven.add(stream)
+    def redriven(self, position: int, stream: str) -> None:
+        self._redriven[stream] = position
 
     def turn(self, position: int, stream: str, event: t.TurnEvent) -> None:
         if isinstance(event, (*_ENDS, t.Answered, t.Amended)):
@@ -95,6 +95,9 @@ class Joint:
             self._judge()
         if self._ended:
             self._nothing_left()
+        for stream, position in self._redriven.items():
+            self._position = position
+            self._owes_again(stream)
         self._closed.clear()
         self._redriven.clear()
         self._sealed.clear()
@@ -133,6 +136,16 @@ class Joint:
             if all(entry.ended(part) for part in range(entry.count)):
                 text = "all of its parts have ended, and it is still open"
                 self._say(stream, Rule.TURN_TRUTH, text)
+
+    def _owes_again(self, stream: str) -> None:
+        """A turn with a redriven final is answered again, until the final is closed."""
+        entry = self._find(stream)
+        if not isinstance(entry, Entry) or entry.turn is None or not entry.open:
+            return
+        turn = None if entry.turn in self._aside else self._find(entry.turn)
+        if isinstance(turn, Turn) and not turn.open and stream in turn.finals:
+            text = f"redriven, and its turn {turn.stream} stays {turn.phase}"
+            self._say(stream, Rule.TURN_TRUTH, text)
 
     def _of_a_turn(
         self, stream: str, event: o.Queued, answered: Collection[str]
@@ -248,11 +261,8 @@ class Joint:
         return [entry for entry in found if isinstance(entry, Entry)]
 
     def _unsaid(self, turn: Turn) -> bool:
-        """The state of a final at the end of its turn is not known: the final cannot be
-        read, or was redriven in the same moment, perhaps in a later commit."""
-        return any(
-            name in self._aside or name in self._redriven for name in turn.finals
-        )
+        """A final of the turn cannot be read."""
+        return any(name in self._aside for name in turn.finals)
 
     def _forget(self, turn: Turn) -> None:
         """Only a failed turn without finals can be run again."""

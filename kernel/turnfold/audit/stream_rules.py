@@ -399,7 +399,7 @@ class StreamRules:
             if phase not in CLOSED and after.phase in CLOSED:
                 self._joint.closed(stream)
             elif kind is o.Redriven:
-                self._joint.redriven(stream)
+                self._joint.redriven(record.position, stream)
             elif kind in _ENDING:
                 self._joint.part_ended(record.position, stream)
         return after

@@ -336,11 +336,12 @@ def _failed(turn: Turn, finals: Sequence[EntryView]) -> str:
         return f"there is no answer: {turn.reason or 'failed'}"
     if any(e.doubt and e.phase is not Phase.DELIVERED for e in finals):
         return "there was an answer; whether it arrived is not known"
-    return f"there was an answer, but it did not get through ({turn.reason})"
+    why = turn.reason or next((e.reason for e in finals if e.reason), "failed")
+    return f"there was an answer, but it did not get through ({why})"
 
 
 def _notice(turn: Turn, entries: Sequence[EntryView]) -> str:
     told = next((e for e in entries if e.id == turn.notice), None)
-    if told is None:
+    if told is None or (turn.outcome is TurnOutcome.REPLIED and not told.delivered):
         return ""
     return f"; the user's notice is {told.status}"

@@ -236,15 +236,14 @@ WALKS: Final = (
     ),
     Walk("ask_nobody restore unhold"),
     Walk("ask reply expire redrive go accept"),
-    Walk("ask reply expire redrive go bar"),  # another reason than before
+    Walk("ask reply expire redrive go bar"),
+    Walk("ask reply go accept go hang expire late", "blind", parts=2, hangs=True),
     Walk("ask reply go accept bounce"),
     Walk("ask reply go accept go bar go accept redrive go accept", parts=2),
     Walk("ask reply go hang not_sent abort late", hangs=True),
     Walk("ask reply go hang expire late", kind="blind", hangs=True),
 )
 
-_NO_CODE: Final = "the kernel has no code for it yet"
-_OVER: Final = ("completed", "failed", "aborted")
 _SETTLED: Final = (
     "a receipt for a part that is settled brings nothing new, and is not logged"
 )
@@ -273,8 +272,12 @@ UNTAKEN: Final = MappingProxyType(
             (_all("outbox", "part_refused", "retryable", to="queued"), _BY_ATTEMPT),
             (_all("outbox", "tried", "parked"), _PARKED),
             (
-                _all("turn", "amended", *_OVER, to="answered"),
-                f"{_NO_CODE}: a turn stays over while its final is redriven",
+                _all("turn", "amended", "aborted", to="answered"),
+                "a turn with a dead letter for a final is not aborted, but failed",
+            ),
+            (
+                _all("turn", "amended", "failed"),
+                "only a redrive changes the word of a failure: the turn is answered again",
             ),
             (
                 _all(

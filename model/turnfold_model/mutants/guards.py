@@ -174,6 +174,13 @@ GUARDS: Final = (
         _ALONE,
     ),
     _without(
+        "a run speaks again once its turn is redriven",
+        "run_is_current",
+        "not turn.reopened",
+        "True",
+        _ALONE,
+    ),
+    _without(
         "an older run may speak",
         "run_is_current",
         "turn.run == run",

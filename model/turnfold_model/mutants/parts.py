@@ -8,6 +8,7 @@ from turnfold_model.mutants.code import Mutant, one
 _POLICIES = "turnfold._runtime.policies:policies"
 _OUTBOX = "turnfold._decide.outbox"
 _OUTCOMES = "turnfold._decide.outcomes"
+_REDRIVES = "test:contract/test_redrives.py"
 _PARTS = "test:contract/test_behaviour_parts.py"
 _IN_DOUBT = "test:contract/test_decoration_in_doubt.py"
 _ALONE = "test:fast/test_guards.py"
@@ -40,6 +41,43 @@ PARTS: Final = (
         "entry.bounced",
         "False",
         f"{_PARTS}::a_bounce_reaches",
+    ),
+    one(
+        "a turn stays over while its answer is sent again",
+        "decision",
+        f"{_OUTBOX}:reopen",
+        "",
+        "return",
+        f"{_REDRIVES}::redriven_final_is_closed",
+        world="reopen",
+    ),
+    _broken(
+        "a redrive leaves the notice that the answer failed",
+        f"{_OUTBOX}:reopen",
+        "_withdraw_notices(draft, turn)",
+        "None",
+        f"{_REDRIVES}::takes_a_notice_back",
+    ),
+    _broken(
+        "a late receipt leaves the notice that the answer failed",
+        f"{_OUTBOX}:amend",
+        "outcome is TurnOutcome.REPLIED",
+        "False",
+        f"{_REDRIVES}::withdraws_the_notice",
+    ),
+    _broken(
+        "an abort of before a redrive stays",
+        "turnfold._state.turn:_reopened",
+        "turn.reason = turn.abort = turn.abort_by = None",
+        "turn.reason = None",
+        f"{_REDRIVES}::before_the_redrive",
+    ),
+    _broken(
+        "the audit lets a turn stay over while its answer is sent again",
+        "turnfold.audit.joint:Joint._owes_again",
+        "",
+        "return",
+        "test:fast/test_part_logs.py::wrong_log",
     ),
     _broken(
         "a refused decoration goes out again",

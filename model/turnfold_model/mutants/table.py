@@ -267,7 +267,7 @@ DECISIONS: Final = (
         "a reply that was stopped half way stays one though its part has bounced",
         "decision",
         f"{_D}.outbox:amend",
-        "turn.phase is not TurnPhase.COMPLETED",
+        "outcome is turn.outcome",
         "True",
         _TURNS,
     ),

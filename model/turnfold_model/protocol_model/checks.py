@@ -76,7 +76,7 @@ def _owed(column: Column) -> bool:
     log = column.log
     open_entry = log.phase not in (Ph.DELIVERED, Ph.FAILED, Ph.ABORTED)
     over = log.turn in TURN_OVER and log.turn != Tp.BARE
-    return over and open_entry and not log.note and not log.again
+    return over and open_entry and not log.note
 
 
 def _denied(config: Config, column: Column) -> bool:

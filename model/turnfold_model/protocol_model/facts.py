@@ -177,6 +177,17 @@ def abortable(log: Facts) -> bool:
     return open_entry and not log.abort and not log.note
 
 
+def redriven(config: Config, column: Column, log: Facts) -> Column:
+    """A dead letter is sent again: one commit takes back the end of its turn, and an
+    abort."""
+    over = log.turn in TURN_OVER and not log.note
+    turn = Tp.ANSWERED if over and config.without != "reopen" else log.turn
+    log = log._replace(
+        turn=turn, phase=Ph.QUEUED, used=0, doubt=False, unknown=False, abort=False
+    )
+    return commit(config, column, log)
+
+
 def queued(config: Config, column: Column, *, note: bool = False) -> Column:
     """The reply and `answered`, or the notice and `failed`: one commit."""
     turn = column.log.turn

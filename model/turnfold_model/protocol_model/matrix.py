@@ -265,6 +265,7 @@ _GUARDED: Final = {
     "handle": Config(name="", cls="editable", hung=True, faults=2, budget=3),
     "remade": Config(name="", cls="editable", faults=2, budget=3),
     "seal": Config(name="", cls="editable", live=True),
+    "reopen": Config(name="", turns=True, hands=1),
     "beside": Config(name="", cls="keyed-editable", ages=True, faults=2),
 }
 

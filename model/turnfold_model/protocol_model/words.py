@@ -106,7 +106,6 @@ class Facts(NamedTuple):
     grant: bool = False
     passed: bool = False  # later entries of the lane need not wait
     unknown: bool = False  # ended as outcome_unknown
-    again: bool = False  # redriven: its turn is over, and will be amended
     sealed: bool = True  # else the text of a live reply still grows
     handle: int = 0  # the placeholder of the part at hand; messages are counted from 1
     remade: bool = False  # its placeholder, out of doubt

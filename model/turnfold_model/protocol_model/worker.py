@@ -336,10 +336,7 @@ def _hands(config: Config, column: Column) -> Iterator[Step]:
     if log.phase == Ph.FAILED and log.settled < config.parts:
         careful = config.without != "consent"
         again = facts.excused(log) if log.unknown and careful else log
-        again = again._replace(
-            phase=Ph.QUEUED, used=0, doubt=False, unknown=False, again=True
-        )
-        yield Step("redriven", facts.commit(config, column, again), IDLE, hand=1)
+        yield Step("redriven", facts.redriven(config, column, again), IDLE, hand=1)
 
 
 def _too_old(config: Config, column: Column) -> bool:

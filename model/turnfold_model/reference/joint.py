@@ -105,25 +105,33 @@ class Joint:
         """Raises Breach for a rule that an event of a moment breaks."""
         stream, kind = str(event["stream"]), event["kind"]
         state = self.find(stream)
-        if isinstance(state, Entry) and kind == "outbox.queued":
-            self._queued(stream, state, moment)
-        if isinstance(state, Entry) and kind == "outbox.planned" and state.live:
-            owned = state.turn in moment.answered
-            need(owned, "INV-10", "a live reply was sealed without answered")
-        if isinstance(state, Entry) and kind in _ENDS_A_PART:
-            need(not (state.open and state.over), "INV-10", "open, and nothing is left")
+        if isinstance(state, Entry):
+            self._of_an_entry(kind, stream, state, moment)
         if not isinstance(state, Turn):
             return
         if kind == "turn.answered":
             self._finals_queued(state, stream, moment)
         elif kind == "turn.amended":
-            self._follows(state, moment)
+            self._follows(state)
         elif kind in _OVER:
             self._over(state, stream, moment)
             if kind == "turn.aborted":
                 self._cascaded(stream, moment)
             elif kind in ("turn.failed", "turn.completed"):
                 self._told(event["data"].get("notice"), stream, moment)
+
+    def _of_an_entry(
+        self, kind: str, stream: str, entry: Entry, moment: Moment
+    ) -> None:
+        if kind == "outbox.queued":
+            self._queued(stream, entry, moment)
+        elif kind == "outbox.planned" and entry.live:
+            owned = entry.turn in moment.answered
+            need(owned, "INV-10", "a live reply was sealed without answered")
+        elif kind in _ENDS_A_PART:
+            need(not (entry.open and entry.over), "INV-10", "open, and nothing is left")
+        elif kind == "outbox.redriven":
+            self._owed_again(stream, entry)
 
     def _entry(self, name: str) -> Entry | None:
         state = self.find(name)
@@ -143,6 +151,11 @@ class Joint:
             unseen = old is not None and old.phase == "aborted"
             once = first == stream or unseen
             need(once, "notices", f"a second notice for {entry.cause}, after {first}")
+
+    def _owed_again(self, stream: str, entry: Entry) -> None:
+        turn = None if entry.turn is None else self.find(entry.turn)
+        if isinstance(turn, Turn) and stream in turn.finals and entry.open:
+            need(turn.open, "INV-10", "redriven, and its turn is over")
 
     def _finals_queued(self, turn: Turn, stream: str, moment: Moment) -> None:
         for name in turn.finals:
@@ -169,19 +182,15 @@ class Joint:
         )
 
     def _over(self, turn: Turn, stream: str, moment: Moment) -> None:
-        if moment.redriven & set(turn.finals):
-            return  # that may be a later commit: the final was closed before it
         owed = [name for name, entry in self._finals(turn) if entry.open]
         need(turn.open or not owed, "INV-10", f"over while {owed} is owed")
         if not (turn.finals or turn.silent):
             return  # it never had an answer: nothing follows from entries
-        self._follows(turn, moment)
+        self._follows(turn)
         together = stream in moment.answered or moment.closed & set(turn.finals)
         need(bool(together), "INV-10", "not in the commit that closed a final")
 
-    def _follows(self, turn: Turn, moment: Moment) -> None:
-        if moment.redriven & set(turn.finals):
-            return
+    def _follows(self, turn: Turn) -> None:
         if turn.outcome is None:  # one of its finals was redriven
             again = any(entry.open for _, entry in self._finals(turn))
             need(again, "INV-10", "answered again, but no final is open")
