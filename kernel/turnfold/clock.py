@@ -178,6 +178,11 @@ class Clock:
         self._last = max(self._last, boot + self._log)
         return self._last
 
+    def booted(self) -> tuple[str, int]:
+        """The name of this boot, empty where the system has none, and the time since
+        then in ms: the time that passed between two processes of one boot."""
+        return self._boot, self.mono_ms()
+
     def wall_now(self) -> int:
         """Wall time of the system, in ms UTC."""
         return self._wall_ms()

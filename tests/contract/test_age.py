@@ -7,7 +7,17 @@ import pytest
 
 from turnfold import InvalidInputError, Settings
 from turnfold.enums import TurnOutcome, TurnPhase
-from turnfold_model.testing.gateway import Gateway, commits, inbound, spin, turn, until
+from turnfold_model.testing.clock import FakeClock
+from turnfold_model.testing.gateway import (
+    Gateway,
+    commits,
+    entry,
+    inbound,
+    route,
+    spin,
+    turn,
+    until,
+)
 
 HOUR = 3_600_000
 
@@ -81,6 +91,41 @@ async def test_a_message_that_lay_in_the_inbox_is_as_old_as_its_wait(
         assert 50 * HOUR <= age < 51 * HOUR
         assert 0 <= accepted_at - began < HOUR
     assert len(ages) == 2
+
+
+@pytest.mark.case("T06", "R05")
+@pytest.mark.parametrize("rebooted", [False, True])
+async def test_the_wait_in_the_inbox_is_known_under_one_boot_without_a_trusted_clock(
+    gateway: Gateway, rebooted: bool
+) -> None:
+    """Nobody vouches for the wall clock. The boot-time clock of the same boot knows the
+    wait; after another boot nothing does."""
+    seen: list[int] = []
+
+    async def answer(handle: Any) -> str:
+        seen.append(handle.accepted_at)
+        return "good morning"
+
+    gateway.clock = clock = FakeClock(synchronised=None)
+    began = clock.wall_now()
+    front = await gateway.start(work=False)
+    old = await front.accept(inbound("1", text="old"))
+    sent = await front.enqueue(route("7"), "old, too")
+    await gateway.crash(front)
+    clock.pass_ms(50 * HOUR)
+    boot = "another" if rebooted else clock.boot
+    gateway.clock = FakeClock(clock.wall, clock.mono, boot=boot, synchronised=None)
+    gateway.handler = answer
+    kernel = await gateway.start()
+    assert not kernel.health()["time"]["wall_trusted"]
+    assert await kernel.settled(old.turn_id, 2_000) is TurnOutcome.REPLIED
+    (accepted_at,) = seen
+    waited = 0 if rebooted else 50 * HOUR
+    assert abs(gateway.clock.wall_now() - waited - accepted_at) < HOUR
+    assert rebooted or abs(accepted_at - began) < HOUR
+    if not rebooted:
+        row = entry(kernel, sent.entry_id)
+        assert row.expires_at - gateway.clock.now() < 0, "it may live for 24 h"
 
 
 @pytest.mark.case("T06")

@@ -196,9 +196,12 @@ def test_the_system_is_asked_about_the_new_time_and_not_about_the_old_one() -> N
 def test_a_command_posted_with_a_wrong_clock_has_not_waited_since_then(
     posted: int, waited: int
 ) -> None:
-    draft: Any = SimpleNamespace(sure_from=0, wall=START_MS, behind=DAY)
+    boot: Any = SimpleNamespace(booted=lambda: ("here", 10 * DAY))
+    draft: Any = SimpleNamespace(sure_from=0, wall=START_MS, behind=DAY, context=boot)
     command: Any = SimpleNamespace(at=START_MS - posted)
-    assert inbox._waited(draft, command) == waited
+    assert inbox._waited(draft, command, ("elsewhere", 0)) == waited
+    assert inbox._waited(draft, command, ("here", 10 * DAY - 1)) == waited
+    assert inbox._waited(draft, command, ("here", 0)) == 10 * DAY
 
 
 @pytest.mark.case("R05")

@@ -39,6 +39,8 @@ class EnqueueData:
     not_before: int | None
     ttl_ms: int
     payloads: tuple[PieceData, ...]
+    boot: str = ""  # with `boot_ms`: `Clock.booted` of the caller
+    boot_ms: int = 0
 
 
 @frozen(kw_only=True)

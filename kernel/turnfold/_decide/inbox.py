@@ -90,7 +90,9 @@ def accept_command(
     cursor: SourceCursor | None,
     at: int,
     plan: busy.Plan = busy.QUEUE,
+    booted: tuple[str, int] = ("", 0),
 ) -> Command:
+    """`at`: a wall time; `booted`: `Clock.booted` of the same moment."""
     names = _UNREADABLE if isinstance(inbound, Unreadable) else _INBOUND
     data: dict[str, Any] = {name: getattr(inbound, name) for name in names}
     data["form"] = inbound.evidence.form
@@ -99,6 +101,7 @@ def accept_command(
     if not plan.plain:
         data["plan"] = {"busy": plan.busy, "debounce_ms": plan.debounce_ms}
     data["cursor"] = None if cursor is None else asdict(cursor)
+    data["boot"], data["boot_ms"] = booted
     return Command(
         id=turn,
         kind="accept",
@@ -110,9 +113,12 @@ def accept_command(
     )
 
 
-def enqueue_command(intent: Intent, at: int, ttl_ms: int) -> Command:
+def enqueue_command(
+    intent: Intent, at: int, ttl_ms: int, booted: tuple[str, int] = ("", 0)
+) -> Command:
     """`ttl_ms`: how long the payload may wait if the caller did not say; it counts from
-    `at`, a wall time, and not from when the owner logs it."""
+    `at`, a wall time, and not from when the owner logs it. `booted`: `Clock.booted` of
+    the same moment."""
     pieces, contents = _pieces(intent.packed)
     data = EnqueueData(
         route=intent.route,
@@ -122,6 +128,8 @@ def enqueue_command(intent: Intent, at: int, ttl_ms: int) -> Command:
         not_before=intent.not_before,
         ttl_ms=ttl_ms if intent.ttl_ms is None else intent.ttl_ms,
         payloads=pieces,
+        boot=booted[0],
+        boot_ms=booted[1],
     )
     return Command(
         id=intent.entry,
@@ -268,6 +276,7 @@ def _accept(draft: UnitOfWork, command: Command, data: Any) -> None:
     made = command.seals[0] if command.seals else None
     evidence = Evidence(Form(data.pop("form")), command.bodies[0], made)
     said = data.pop("plan", None)
+    booted = data.pop("boot"), data.pop("boot_ms")
     plan = busy.QUEUE
     if said is not None:
         plan = busy.Plan(Busy(said["busy"]), said["debounce_ms"])
@@ -281,13 +290,14 @@ def _accept(draft: UnitOfWork, command: Command, data: Any) -> None:
         turn=command.stream,
         inbound=inbound,
         cursor=None if cursor is None else SourceCursor(**cursor),
-        waited_ms=_waited(draft, command),
+        waited_ms=_waited(draft, command, booted),
         plan=plan,
     )
 
 
 def _enqueue(draft: UnitOfWork, command: Command, _: Any) -> None:
-    data, waited = read(command.data, EnqueueData), _waited(draft, command)
+    data = read(command.data, EnqueueData)
+    waited = _waited(draft, command, (data.boot, data.boot_ms))
     intent = Intent(
         entry=command.stream,
         route=data.route,
@@ -320,12 +330,15 @@ def _import(draft: UnitOfWork, command: Command, _: Any) -> str:
     return importing.bring_in(draft, foreign)
 
 
-def _waited(draft: UnitOfWork, command: Command) -> int:
-    """How long a command lay in the inbox; 0 while the wall clock is not trusted. A
-    command that seems to be older than the last correction of the wall clock may have
-    been posted, and dated, before it."""
+def _waited(draft: UnitOfWork, command: Command, booted: tuple[str, int]) -> int:
+    """How long a command lay in the inbox. Under the boot in which it was posted the
+    boot-time clock says it. The wall clock counts while it is trusted: it knows other
+    boots, other hosts, and a pause of the machine. A command that seems to be older than
+    the last correction of the wall clock may have been posted, and dated, before it."""
+    (boot, since), (here, now) = booted, draft.context.booted()
+    lived = max(0, now - since) if boot and boot == here else 0
     waited = 0 if draft.sure_from else max(0, draft.wall - command.at)
-    return waited - draft.behind if waited >= draft.behind else waited
+    return max(lived, waited - draft.behind if waited >= draft.behind else waited)
 
 
 def _packed(
@@ -369,17 +382,24 @@ def _abort(draft: UnitOfWork, command: Command, data: Any) -> Any:
     return {"aborted": done.aborted, "status": str(done.status)}
 
 
-def answer_command(intent: Intent, command_id: str, at: int, ttl_ms: int) -> Command:
+def answer_command(
+    intent: Intent,
+    command_id: str,
+    at: int,
+    ttl_ms: int,
+    booted: tuple[str, int] = ("", 0),
+) -> Command:
     """The reply of a turn that was left open, from a process without a channel."""
     assert intent.turn is not None  # noqa: S101  its caller names it
-    told = enqueue_command(intent, at, ttl_ms)
+    told = enqueue_command(intent, at, ttl_ms, booted)
     return evolve(
         told, kind="answer", id=command_id, stream=intent.turn, key=None, answer=True
     )
 
 
 def _answer_turn(draft: UnitOfWork, command: Command, _: Any) -> Any:
-    data, waited = read(command.data, EnqueueData), _waited(draft, command)
+    data = read(command.data, EnqueueData)
+    waited = _waited(draft, command, (data.boot, data.boot_ms))
     turn = command.stream
     intent = Intent(
         entry=reply_entry(turn, Kind.FINAL, None, "final"),

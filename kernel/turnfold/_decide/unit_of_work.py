@@ -158,6 +158,7 @@ class Context(Struct, frozen=True, kw_only=True):
     sure_from: int = 0  # log times before it cannot be compared with `now`
     # What began before this log time may be older, by so many ms (`Clock.unlived`).
     unlived: tuple[int, int] | None = None
+    booted: Callable[[], tuple[str, int]] = lambda: ("", 0)  # `Clock.booted`
     fence: Fence | None = None
     desks: Mapping[tuple[str, str], ChannelFacts] = field(default_factory=dict)
     jitter: Callable[[], int] = lambda: 1000  # 0 to 1000

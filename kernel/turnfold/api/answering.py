@@ -51,7 +51,8 @@ class Answering(Commands):
             else:
                 return self.sent(done)
         now, ttl = self._clock.wall_now(), self.settings.ttl_ms(Kind.FINAL)
-        command = inbox.answer_command(intent, self._new_id(), now, ttl)
+        booted = self._clock.booted()
+        command = inbox.answer_command(intent, self._new_id(), now, ttl, booted)
         told = await self._mailbox.ask(command)
         told["status"] = Status(told["status"])
         return self.sent(Enqueued(**told))

@@ -219,6 +219,10 @@ class Mailbox:
         self.unanswered.answered(found)
         return found
 
+    async def end(self) -> None:
+        """Stop all looks: this kernel is being closed."""
+        await self.unanswered.end()
+
     async def waits(self, command_id: str) -> bool:
         """True while a command is in the inbox."""
         found = await self._store.fetch(Wanted(answers=frozenset((command_id,))))

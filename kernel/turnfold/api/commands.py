@@ -193,8 +193,8 @@ class Commands(Stopping, Spread):
         cursor: SourceCursor | None,
         plan: busy_lane.Plan,
     ) -> AcceptedTurn:
-        now = self._clock.wall_now()
-        command = inbox.accept_command(turn, inbound, cursor, now, plan)
+        now, booted = self._clock.wall_now(), self._clock.booted()
+        command = inbox.accept_command(turn, inbound, cursor, now, plan, booted)
         posted = await self._mailbox.post(command)
         done = Acceptance(
             turn_id=posted.stream,
@@ -262,9 +262,9 @@ class Commands(Stopping, Spread):
                 pass  # not the owner any more: post the payload to its inbox
             else:
                 return self.sent(done)
-        command = inbox.enqueue_command(
-            intent, self._clock.wall_now(), self.settings.ttl_ms(intent.kind)
-        )
+        now, booted = self._clock.wall_now(), self._clock.booted()
+        ttl = self.settings.ttl_ms(intent.kind)
+        command = inbox.enqueue_command(intent, now, ttl, booted)
         posted = await self._mailbox.post(command)
         done = Enqueued(entry_id=posted.stream, status=Status.QUEUED, new=posted.new)
         return self.sent(done, command.key)

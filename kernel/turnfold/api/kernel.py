@@ -426,10 +426,9 @@ class Kernel(
             await self._leaving
         await driver.drain(self.settings.drain_ms)
         await self.hooks.end(self.settings.drain_ms / 1000)
-        if self._post is not None:
-            await self._post.unanswered.end()
-        if self._alone is not None:
-            await self._alone.end()
+        for part in (self._post, self._alone):
+            if part is not None:
+                await part.end()
         if worker is not None:
             await worker.stop()
         await driver.flusher.close()
@@ -556,6 +555,7 @@ class Kernel(
             shift=clock.shift,
             sure_from=sure_from,
             unlived=clock.unlived,
+            booted=clock.booted,
             settings=self.settings,
             fence=self._fence,
             desks=self._views,

@@ -187,6 +187,20 @@ CLOCKS: Final = (
         f"{_CLOCK}::posted_with_a_wrong_clock",
     ),
     _broken(
+        "a wait in the inbox under this boot has no measure but the wall clock",
+        "turnfold._decide.inbox:_waited",
+        "boot and boot == here",
+        "False",
+        "test:contract/test_age.py::wait_in_the_inbox_is_known_under_one_boot",
+    ),
+    _broken(
+        "a wait in the inbox is measured by the clock of another boot",
+        "turnfold._decide.inbox:_waited",
+        "boot and boot == here",
+        "True",
+        "test:contract/test_age.py::wait_in_the_inbox_is_known_under_one_boot",
+    ),
+    _broken(
         "a wall date is taken for log time",
         "turnfold._decide.outbox:log_time",
         "date + draft.context.shift()",
