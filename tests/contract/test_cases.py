@@ -131,9 +131,8 @@ def run(folder: Path, *options: str) -> tuple[str, dict[str, dict[str, object]]]
     """pytest with the options, over the tests above and one of ours, for its
     conftest.py."""
     (folder / "test_of_cases.py").write_text(TESTS)
-    ours = ROOT / "tests" / "fast" / "test_cases.py"
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-    picked = f"{ours}::test_a_case_without_a_test_is_uncovered"
+    picked = f"{Path(__file__)}::test_a_case_without_a_test_is_uncovered"
     path = folder / "cases.json"
     done = subprocess.run(
         [*command, *options, "--cases-json", str(path), picked, str(folder)],
