@@ -115,7 +115,7 @@ OWNING: Final = (
     _broken(
         "a command is set aside though somebody took the rights to the store",
         f"{_INTAKE}._failed",
-        "isinstance(error, _NOT_NOW)",
+        "isinstance(error, NOT_NOW)",
         "isinstance(error, OwnedError)",
         "test:contract/test_inbox.py::taken_the_rights",
     ),
