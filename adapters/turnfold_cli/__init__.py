@@ -53,6 +53,7 @@ COMMANDS = MappingProxyType(
         "redact": ("act", "redact", "Erase texts and files of what is over."),
         "resubmit": ("act", "resubmit", "Run a failed turn again, once."),
         "certify": ("certify", "certify", "Say that the worker's host is dead."),
+        "watchdog": ("watchdog", "watchdog", "End workers whose lease is over."),
         "copy": ("copy", "copy", "Move a store between a file and PostgreSQL."),
         "migrate": ("migrate", "migrate", "Bring tables up to this turnfold."),
         "prune": ("prune", "prune", "Take old turns and entries out of the store."),
@@ -75,7 +76,8 @@ _NEEDS = ("typer", "rich")
 _ABOUT = """Look into a turnfold store, and decide about what waits in it.
 
 Only retry, resolve, discard, ack, abort, open, close, unhold, redact, resubmit, prune,
-archive, restore, restored, certify, copy, migrate, import and serve --acts change a store.
+archive, restore, restored, certify, watchdog, copy, migrate, import and serve --acts
+change a store.
 
 Exit codes: 0 all is well, 1 something was found, 2 wrong usage or a missing extra,
 3 the store cannot be opened. `turnfold COMMAND --help` has the options."""

@@ -118,7 +118,7 @@ def _doomed(server: Postgres, schema: str, *, known: bool) -> Iterator[int]:
     pid = os.fork()
     if pid == 0:
         if not known:
-            ownership._room = lambda: "another host"
+            ownership.room = lambda: "another host"
         asyncio.run(_for_ever(_address(server, schema)))
         os._exit(0)
     try:

@@ -163,7 +163,7 @@ class Life:
                 pass  # bells do not take the last connection of a limit
         owner, asked = this_process(), _now()
         lease = self.terms.lease_ms / 1000
-        values = (owner.boot, _room(), owner.pid, owner.started, owner.host)
+        values = (owner.boot, room(), owner.pid, owner.started, owner.host)
         self._unanswered.add(owner.id)
         await connection.execute(_REGISTER, owner.id, *values, self.stays, lease)
         self._unanswered.discard(owner.id)
@@ -243,7 +243,7 @@ class Life:
 
     async def is_over(self, connection: Session, row: asyncpg.Record) -> bool:
         """Certify this worker if it is known to be dead. True if it was certified."""
-        if _is_gone(row):
+        if is_gone(row):
             return bool(await connection.fetchval(_CERTIFY, row["id"], "same machine"))
         if row["id"] in self._unanswered:  # it is this process, which never worked
             return bool(await connection.fetchval(_CERTIFY, row["id"], "itself"))
@@ -485,7 +485,7 @@ class LeaseSeats:
         if self._bells.rang:
             return True
         now = _now()
-        return any(now > over or _is_gone(row) for row, over in self._others)
+        return any(now > over or is_gone(row) for row, over in self._others)
 
     async def _look(self, connection: Session, gates: list[str]) -> Seating:
         life, pause = self._life, self._life.terms.max_pause_ms / 1000
@@ -540,11 +540,11 @@ async def _current(connection: Session) -> Owner | None:
     return Owner(**{name: row[name] for name in names})
 
 
-def _is_gone(row: asyncpg.Record) -> bool:
+def is_gone(row: asyncpg.Record) -> bool:
     """True only if this process can see that the other one has ended: both have the
     same boot and pid namespace, and its process id is free or has another start
     time."""
-    if not row["boot"] or row["boot"] != boot_id() or row["room"] != _room():
+    if not row["boot"] or row["boot"] != boot_id() or row["room"] != room():
         return False
     started = start_time(row["pid"])
     if started is None:
@@ -552,7 +552,7 @@ def _is_gone(row: asyncpg.Record) -> bool:
     return bool(started and row["started"] and started != row["started"])
 
 
-def _room() -> str:
+def room() -> str:
     """The pid namespace of this process: process ids differ between namespaces."""
     with suppress(OSError):
         return str(Path("/proc/self/ns/pid").readlink())
