@@ -8,6 +8,8 @@ from attrs import evolve
 
 from turnfold import DeliveryClass, Kernel, Part, Payload, PlannedPart
 from turnfold._decide import rules
+from turnfold._decide.unit_of_work import UnitOfWork
+from turnfold._runtime.committer import Committer
 from turnfold.enums import Phase, Trial
 from turnfold.ports.channel import Verdict
 from turnfold_model.testing.gateway import Gateway, entry, route, spin, story, until
@@ -83,6 +85,32 @@ async def test_a_stop_counts_nothing_where_it_cuts_a_plan_off(gateway: Gateway) 
     kernel = await gateway.start()
     assert entry(kernel, sent.entry_id).blame.deaths == 0
     await until(lambda: entry(kernel, sent.entry_id).phase is Phase.DELIVERED)
+
+
+@pytest.mark.case("U08")
+async def test_a_stop_counts_nothing_where_a_plan_has_begun_by_the_log_alone(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway.channels = {("u", "default"): PlatformChannel(gateway.platform)}
+    kernel = await gateway.start()
+    first, then = [(await kernel.enqueue(route(), text)).entry_id for text in "ab"]
+    await gateway.end()
+    gateway.channels = {("t", "default"): PlatformChannel(gateway.platform)}
+    stored = Committer._store
+
+    async def stops(self: Committer, draft: UnitOfWork) -> object:
+        head = await stored(self, draft)
+        if {first, then} <= draft.touched.keys():
+            kernel._open_driver()._start_nothing()
+        return head
+
+    monkeypatch.setattr(Committer, "_store", stops)
+    kernel = await gateway.start()
+    await until(lambda: entry(kernel, first).phase is Phase.DELIVERED)
+    await gateway.end()
+    kernel = await gateway.start()
+    await until(lambda: entry(kernel, then).phase is Phase.DELIVERED)
+    assert story(kernel, then).count("tried") == 1
 
 
 @pytest.mark.case("U08")

@@ -528,7 +528,8 @@ def _same(draft: UnitOfWork, entry: Entry, intent: Intent) -> bool:
 
 
 def plan(draft: UnitOfWork, stream: str, made: Plan) -> None:
-    """Freeze the parts of an entry that was queued where its channel was not."""
+    """Freeze the parts of an entry that was queued where its channel was not. Its lane
+    goes on in the same commit."""
     entry = draft.entry(stream)
     if not entry.planned and entry.open:
         if entry.doubt and not made.parts:  # "aborted" would say that it is unsent
@@ -539,3 +540,4 @@ def plan(draft: UnitOfWork, stream: str, made: Plan) -> None:
             entry = draft.emit(stream, event)
         if not entry.open:
             after_close(draft, entry)
+        attempt_if_free(draft, entry.lane)

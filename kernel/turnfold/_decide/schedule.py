@@ -12,7 +12,7 @@ from typing import Any, Final
 from msgspec import Struct
 from msgspec.structs import replace
 
-from turnfold._decide import rules
+from turnfold._decide import rules, trials
 from turnfold._decide.unit_of_work import AttemptRef, UnitOfWork
 from turnfold._log import outbox_events as o
 from turnfold._log.ids import gates_of
@@ -27,6 +27,7 @@ from turnfold.enums import (
     DeliveryClass,
     PartAct,
     Phase,
+    Trial,
 )
 from turnfold.errors import RuleBrokenError
 
@@ -55,6 +56,7 @@ class Step(Struct):
     until: int | None = None
     attempt: AttemptRef | None = None  # of PREPARE and SEND
     again: bool = False  # of PREPARE: an older attempt is in doubt
+    tried: bool = False  # of PLAN: the log says already that it begins
 
 
 _NOTHING = Step(Act.WAIT)
@@ -184,7 +186,7 @@ def _act_of(draft: UnitOfWork, entry: Entry) -> PartAct:
 
 
 def _ready(draft: UnitOfWork, entry: Entry) -> Step:
-    if not _here(draft, entry) or draft.context.holds_back:
+    if not _here(draft, entry) or _held_back(draft, entry):
         return Step(Act.WAIT, until=entry.expires_at)
     if rules.is_live(entry):
         if entry.handle:  # its run edits the placeholder, until the seal
@@ -193,7 +195,7 @@ def _ready(draft: UnitOfWork, entry: Entry) -> Step:
     if _hopeless(draft, entry):
         return Step(Act.GIVE_UP, entry.stream)
     if not entry.planned:
-        return _unless_suspect(draft, entry, Act.PLAN)
+        return _to_plan(draft, entry)
     return _unless_gated(draft, entry, _ATTEMPT)
 
 
@@ -220,7 +222,7 @@ def as_offered(draft: UnitOfWork, entry: Entry) -> Entry:
 def _in_doubt(draft: UnitOfWork, entry: Entry) -> Step:
     here = _here(draft, entry)
     entry = as_offered(draft, entry)
-    if draft.context.holds_back:
+    if _held_back(draft, entry):
         return Step(Act.WAIT, until=entry.expires_at)
     sure_from = draft.sure_from
     may_send = rules.not_aborted(entry)
@@ -228,7 +230,7 @@ def _in_doubt(draft: UnitOfWork, entry: Entry) -> Step:
         if not here:
             return Step(Act.WAIT, until=entry.expires_at)
         if _alive(draft, entry):
-            return _unless_suspect(draft, entry, Act.PLAN)
+            return _to_plan(draft, entry)
         return Step(Act.SETTLE_DOUBT, entry.stream)
     resend = may_send and _may_resend(draft, entry)
     if resend and not _hopeless(draft, entry):
@@ -275,6 +277,19 @@ def _unless_gated(draft: UnitOfWork, entry: Entry, act: Act) -> Step:
             if gate.until is not None:
                 until.append(gate.until)
     return Step(Act.WAIT, until=min(until)) if held else _in_turn(draft, entry, act)
+
+
+def _to_plan(draft: UnitOfWork, entry: Entry) -> Step:
+    """A plan that has begun by the log goes on, whoever else is under way."""
+    if entry.trying:
+        return Step(Act.PLAN, entry.stream, tried=True)
+    return _unless_suspect(draft, entry, Act.PLAN)
+
+
+def _held_back(draft: UnitOfWork, entry: Entry) -> bool:
+    """A plan that has begun by the log is ended first: without its end it would look
+    like a death to the next worker."""
+    return draft.context.holds_back and not entry.trying
 
 
 def _unless_suspect(draft: UnitOfWork, entry: Entry, act: Act) -> Step:
@@ -382,16 +397,21 @@ def _turn_to_send(entry: Entry, front: Sequence[Entry]) -> str | None:
 
 
 def attempt_if_free(draft: UnitOfWork, lane: str, *, heard: bool = False) -> None:
-    """Fuse the next attempt of a lane into this commit, if one is ready. `heard`: the
-    inbox was read for this decision, so a part in doubt may be sent again."""
-    held = draft.hears or draft.context.holds_back
+    """Fuse the next attempt of a lane into this commit, if one is ready, or the word that
+    a plan begins. `heard`: the inbox was read for this decision, so a part in doubt may
+    be sent again."""
+    held = draft.context.holds_back
     if held or draft.context.fence is None or draft.fence_lost:
         return
     front = draft.front(lane)
     if not front:
         return
     step = _next(draft, front)
-    if step.act is _ATTEMPT or (heard and step.act is Act.RESEND):
+    if step.act is Act.PLAN and not step.tried:
+        trials.begin(draft, step.entry, Trial.PLAN)
+    elif draft.hears:
+        return
+    elif step.act is _ATTEMPT or (heard and step.act is Act.RESEND):
         attempt(draft, step.entry, front)
 
 

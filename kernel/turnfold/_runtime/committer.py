@@ -145,9 +145,9 @@ class Committer:
             return await self._failed(decisions, exc)
 
     async def _prefetch(self, wanted: Sequence[Wanted]) -> None:
-        keys = self.book.missing_keys(frozenset().union(*[w.keys for w in wanted]))
-        if keys:
-            self.book.take(await self.store.fetch(Wanted(keys=keys)))
+        missing = self.book.missing(wanted)
+        if missing is not None:
+            self.book.take(await self.store.fetch(missing))
 
     async def _failed(self, decisions: Sequence[Decision], exc: Exception) -> Commit:
         if isinstance(exc, TAKES_NONE):

@@ -490,7 +490,8 @@ class Driver(Mending):
         return cut
 
     def _never_taken_up(self) -> list[Key]:
-        """Lanes of attempts that no program has taken up; it records them as unsent."""
+        """Lanes of attempts that no program has taken up, and of plans that have begun by
+        the log: it records them as unsent, or ended."""
         waiting = self.book.under_way(self.epoch) if self.epoch else ()
         return [Key("lane", e.lane) for e in waiting if not self.register.holds(e)]
 

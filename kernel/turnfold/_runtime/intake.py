@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from turnfold._decide import inbox
+from turnfold._log.ids import ENTRY, TURN
 from turnfold._runtime.committer import TAKES_NONE, Committer
 from turnfold._runtime.programs import Decision
 from turnfold.errors import (
@@ -90,4 +91,7 @@ def _nothing(_: object) -> None:
 
 def _decision_of(command: Command) -> tuple[Decision, Wanted]:
     keys = frozenset((command.key,) if command.key else ())
-    return partial(inbox.apply, command=command), Wanted(keys=keys)
+    # A message makes its turn without a look at the name.
+    reads = command.kind != "accept" and command.stream.startswith((ENTRY, TURN))
+    streams = frozenset((command.stream,) if reads else ())
+    return partial(inbox.apply, command=command), Wanted(keys=keys, streams=streams)

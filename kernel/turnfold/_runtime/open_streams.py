@@ -292,6 +292,9 @@ class OpenStreams:
         another owner moved it, and the next commit will be refused."""
         return stream not in self.corrupt and stream not in self._elsewhere
 
+    def _there(self, stream: str) -> bool:
+        return stream in self._states or not self._unknown(stream)
+
     def _unread(self, row: Mapping[str, int]) -> frozenset[str]:
         """The first streams of a lane that are not folded yet. Their number doubles
         with each fetch, so that reading a long lane to its end takes few fetches."""
@@ -347,9 +350,15 @@ class OpenStreams:
 
     # --- fetched state ---
 
-    def missing_keys(self, keys: frozenset[str]) -> frozenset[str]:
-        """The keys that are not in memory."""
-        return frozenset(key for key in keys if key not in self._keys)
+    def missing(self, wanted: Iterable[Wanted]) -> Wanted | None:
+        """The keys and streams that are not in memory; None if there are none."""
+        keys, streams = set[str](), set[str]()
+        for one in wanted:
+            keys.update(key for key in one.keys if key not in self._keys)
+            streams.update(name for name in one.streams if not self._there(name))
+        if not keys and not streams:
+            return None
+        return Wanted(keys=frozenset(keys), streams=frozenset(streams))
 
     def take(self, found: Found) -> None:
         """Keep the result of a fetch. State in memory is never older than it."""
@@ -440,10 +449,10 @@ class OpenStreams:
         return list(self._controls)
 
     def under_way(self, epoch: int) -> list[Entry]:
-        """The entries with an attempt of this worker under way."""
+        """The entries with an attempt, a plan or a look-up of this worker under way."""
         states = self._states.values()
         entries = [state for state in states if isinstance(state, Entry)]
-        return [e for e in entries if e.phase in ON_ITS_WAY and e.fence == epoch]
+        return [e for e in entries if e.goes and e.fence == epoch]
 
     def folded(self) -> Iterator[Entry]:
         """The open entries in memory, in the order of their queueing: a worker has read

@@ -252,6 +252,8 @@ def lane(name: str) -> Program:
                     return None
                 case Step(act=Act.PREPARE, attempt=AttemptRef() as attempt):
                     yield from _prepare(attempt, again=step.again)
+                case Step(act=Act.PLAN, tried=True):
+                    yield from _make_plan(step.entry)
                 case _:
                     yield from _DOES[step.act](step.entry)
         except OwnedError:
@@ -316,8 +318,11 @@ def _heard(decision: Decision) -> Program:
 
 
 def _plan(entry: str) -> Program:
-    if (yield Append(_try(entry, Trial.PLAN))) is None:
-        return
+    if (yield Append(_try(entry, Trial.PLAN))) is not None:
+        yield from _make_plan(entry)
+
+
+def _make_plan(entry: str) -> Program:
     made: Plan | Rejected = yield MakePlan(entry)
     if isinstance(made, Rejected):
         decision = partial(outcomes.refuse_plan, stream=entry, outcome=made)

@@ -181,6 +181,20 @@ BLAME: Final = (
         f"{_TRIALS}::a_stop_counts_nothing",
     ),
     _broken(
+        "a stop leaves a plan without its end that had begun by the log alone",
+        "turnfold._decide.schedule:_held_back",
+        "draft.context.holds_back and not entry.trying",
+        "draft.context.holds_back",
+        f"{_TRIALS}::begun_by_the_log_alone",
+    ),
+    _broken(
+        "a plan is announced again and again",
+        "turnfold._decide.schedule:_to_plan",
+        "entry.trying",
+        "False",
+        f"{_TRIALS}::begun_by_the_log_alone",
+    ),
+    _broken(
         "the turns of a death are buried one by one",
         "turnfold._runtime.programs:take_over",
         "yield Look(blame.has_orphans)",

@@ -27,6 +27,7 @@ from turnfold_adapters.stores.postgres.rows import (
     COMMAND,
     RECORD,
     SUMMARY,
+    Row,
     body_of,
     command_of,
     end_of_log,
@@ -44,6 +45,16 @@ _SUMMARIES = (
 _RECORDS = f"""
     SELECT {RECORD} FROM log AS l
     LEFT JOIN stream AS s ON s.shard = l.shard AND s.id = l.stream
+"""
+_NO_SUMMARY = ", ".join(["NULL"] * SUMMARY.count(","))
+_LOOK = f"""
+    SELECT {SUMMARY}, 'summary' AS what, NULL::bigint AS answered, NULL::bytea AS said
+    FROM stream AS s WHERE s.shard = SHARD AND s.name = ANY ($1::text[])
+        AND s.phase IS NOT NULL
+    UNION ALL SELECT id, {_NO_SUMMARY}, 'answer', at, data
+    FROM answer WHERE id = ANY ($1::text[])
+    UNION ALL SELECT id, {_NO_SUMMARY}, 'waits', NULL, NULL
+    FROM inbox WHERE id = ANY ($1::text[])
 """
 _HELD = "SELECT key, name FROM dedupe"
 _KEYS = """
@@ -114,23 +125,29 @@ async def load(connection: _Connection) -> Loaded:
 
 
 async def fetch(connection: _Connection, wanted: Wanted) -> Found:
-    """One statement for each kind of name; several run in one snapshot."""
-    kinds = (wanted.streams, wanted.summaries, wanted.keys, wanted.bodies)
-    if sum(map(bool, (*kinds, wanted.children, wanted.answers))) <= 1:
-        return await _found(connection, wanted)
+    """One statement for each kind of name; several run in one snapshot. Summaries and
+    answers share one: clients ask for both at each look."""
+    looks = wanted.summaries | wanted.answers
+    kinds = (wanted.streams, wanted.keys, wanted.bodies, wanted.children, looks)
+    if sum(map(bool, kinds)) <= 1:
+        return await _found(connection, wanted, looks)
     async with connection.transaction(isolation="repeatable_read", readonly=True):
-        return await _found(connection, wanted)
+        return await _found(connection, wanted, looks)
 
 
-async def _found(connection: _Connection, w: Wanted) -> Found:
+async def _found(connection: _Connection, w: Wanted, looks: frozenset[str]) -> Found:
+    seen: dict[str, list[Row]] = {"summary": [], "answer": [], "waits": []}
+    for row in await connection.fetch(_LOOK, _kept(looks)) if looks else ():
+        seen[row["what"]].append(row)
+    waiting = {shown(row["name"]) for row in seen["waits"]}
     return Found(
         streams=await _streams(connection, w.streams),
-        summaries=await _summaries(connection, w.summaries),
+        summaries=_summaries(seen["summary"], w.summaries),
         keys=await _holders(connection, w.keys),
         bodies=await _bodies(connection, w.bodies),
         children=await _children(connection, w.children),
-        answers=await _answers(connection, w.answers),
-        waiting=await _waiting(connection, w.answers),
+        answers=_answers(seen["answer"], w.answers),
+        waiting=w.answers.intersection(waiting),
     )
 
 
@@ -146,16 +163,9 @@ async def _streams(
     return {**found}
 
 
-async def _summaries(
-    connection: _Connection, names: frozenset[str]
-) -> dict[str, Summary | None]:
-    found: dict[str, Summary | None] = dict.fromkeys(names)
-    if names:
-        sql = f"{_SUMMARIES} AND s.name = ANY ($1::text[])"
-        for row in await connection.fetch(sql, _kept(names)):
-            summary = summary_of(row)
-            found[summary.stream] = summary
-    return found
+def _summaries(rows: Iterable[Row], names: frozenset[str]) -> dict[str, Summary | None]:
+    found = {summary.stream: summary for summary in map(summary_of, rows)}
+    return {name: found.get(name) for name in names}
 
 
 async def _holders(
@@ -192,22 +202,10 @@ async def _children(
     return {**found}
 
 
-async def _answers(
-    connection: _Connection, names: frozenset[str]
-) -> dict[str, Answer | None]:
-    found: dict[str, Answer | None] = dict.fromkeys(names)
-    if names:
-        sql = "SELECT id, at, data FROM answer WHERE id = ANY ($1::text[])"
-        for name, at, data in await connection.fetch(sql, _kept(names)):
-            found[shown(name)] = Answer(id=shown(name), at=at, data=data)
-    return found
-
-
-async def _waiting(connection: _Connection, names: frozenset[str]) -> frozenset[str]:
-    if not names:
-        return frozenset()
-    sql = "SELECT id FROM inbox WHERE id = ANY ($1::text[])"
-    return frozenset(shown(row[0]) for row in await connection.fetch(sql, _kept(names)))
+def _answers(rows: Iterable[Row], names: frozenset[str]) -> dict[str, Answer | None]:
+    told = [(shown(row["name"]), row["answered"], row["said"]) for row in rows]
+    found = {id_: Answer(id=id_, at=at, data=data) for id_, at, data in told}
+    return {name: found.get(name) for name in names}
 
 
 def _kept(names: Iterable[str]) -> list[str]:

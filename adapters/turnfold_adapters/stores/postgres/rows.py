@@ -67,7 +67,7 @@ async def end_of_log(connection: Session) -> tuple[Head, int]:
 
 def summary_of(row: Row) -> Summary:
     name, version, is_open, phase, order, created, updated, *rest = row.values()
-    lane, parent, kind, due, expires, reason, failure, person = rest
+    lane, parent, kind, due, expires, reason, failure, person, *_ = rest
     return Summary(
         stream=shown(name),
         version=version,
