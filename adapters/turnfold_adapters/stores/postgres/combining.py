@@ -21,7 +21,13 @@ from turnfold_adapters.stores.postgres.connection import (
     Session,
     stored_nothing,
 )
-from turnfold_adapters.stores.postgres.statement import MANY, ONE, of_many
+from turnfold_adapters.stores.postgres.statement import (
+    MANY,
+    ONE,
+    Values,
+    of_many,
+    of_one,
+)
 
 _MOST_BYTES = 8_000_000  # of one statement, except where one commit alone has more
 _FEWEST = 2  # commits that share a statement
@@ -34,11 +40,10 @@ def _future() -> asyncio.Future[_Answer]:
 
 @define(eq=False)
 class Part:
-    """The commit of one shard. `values`: of the statement for it alone. `size`: in
-    bytes. `alone`: in a statement of its own."""
+    """The commit of one shard. `size`: in bytes. `alone`: in a statement of its own."""
 
     shard: int
-    values: list[Any]
+    values: Values
     size: int
     alone: bool = False
     answer: asyncio.Future[_Answer] = field(factory=_future)
@@ -140,7 +145,9 @@ class Combiner:
 
     async def _alone(self, connection: Any, part: Part) -> _Answer:
         try:
-            stored = await Session(connection, part.shard).fetchval(ONE, *part.values)
+            stored = await Session(connection, part.shard).fetchval(
+                ONE, *of_one(part.values)
+            )
         except FAILURES as exc:
             if not stored_nothing(exc):
                 raise

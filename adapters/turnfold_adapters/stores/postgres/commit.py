@@ -13,7 +13,7 @@ Commits of several shards of one host share a statement (`combining`).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import AbstractAsyncContextManager
 from itertools import groupby
 from typing import Any
@@ -52,7 +52,7 @@ from turnfold_adapters.stores.postgres.combining import Combiner, Part
 from turnfold_adapters.stores.postgres.connection import Session
 from turnfold_adapters.stores.postgres.pruning import take_out
 from turnfold_adapters.stores.postgres.rows import end_of_log, kept, shown
-from turnfold_adapters.stores.postgres.statement import ONE
+from turnfold_adapters.stores.postgres.statement import ONE, Values, of_one
 
 _REMEMBERED = 20_000  # streams
 _TRIM_EVERY = 1_000  # answers
@@ -129,14 +129,14 @@ class Committer:
                 rows, head = self._rows(write, moved)
             except ConflictError as exc:
                 return Refused(exc)
-            values = _arguments(write, rows, head, seat)
+            values = _values(write, rows, head, seat)
             return await self._stored(write, seat, values, moved, head)
 
     async def _stored(
         self,
         write: Write,
         seat: tuple[str, int] | None,
-        values: list[Any],
+        values: Values,
         moved: dict[str, _Known],
         head: Head,
     ) -> Stored | Refused:
@@ -156,15 +156,16 @@ class Committer:
         await self._trim(len(write.answers))
         return Stored(head)
 
-    async def _pruned(self, prune: Prune, values: list[Any]) -> bool:
+    async def _pruned(self, prune: Prune, values: Values) -> bool:
         """Prune in several statements of one transaction. The first one checks the
         right to write and locks the shard."""
         async with self._used() as connection, connection.transaction():
-            if not await connection.fetchval(_LOCK, *values[:2], values[5], values[-1]):
+            position, digest, *_, token, owner = values.head
+            if not await connection.fetchval(_LOCK, position, digest, token, owner):
                 return False
             await take_out(connection, prune)
             self.forget()
-            return bool(await connection.fetchval(ONE, *values))
+            return bool(await connection.fetchval(ONE, *of_one(values)))
 
     def _used(self) -> AbstractAsyncContextManager[Session]:
         return self._link.used(self._shard)
@@ -381,33 +382,24 @@ def _body_row(body: Body, stream: int, *, gone: bool) -> tuple[Any, ...]:
     return (stream, body.number, body.salt, body.data)
 
 
-def _columns(rows: Iterable[Sequence[Any]], width: int) -> list[list[Any]]:
-    columns = [list(column) for column in zip(*rows, strict=True)]
-    return columns or [[] for _ in range(width)]
-
-
-def _arguments(
+def _values(
     write: Write, rows: _Rows, head: Head, seat: tuple[str, int] | None
-) -> list[Any]:
+) -> Values:
     owner, token = (None, None) if seat is None else seat
     last_at = write.records[-1].at if write.records else None
     base = write.base
-    return [
-        base.position,
-        base.hash,
-        head.position,
-        head.hash,
-        last_at,
-        token,
-        *_columns(rows.log, 9),
-        *_columns(rows.streams.values(), 15),
-        *_columns(rows.bodies, 4),
-        *_columns(rows.erased, 2),
-        *_columns(rows.keys, 2),
-        [kept(name) for name in write.done],
-        *_columns([(kept(a.id), a.at, a.data) for a in _first(write)], 3),
-        owner,
-    ]
+    return Values(
+        (base.position, base.hash, head.position, head.hash, last_at, token, owner),
+        (
+            rows.log,
+            [*rows.streams.values()],
+            rows.bodies,
+            rows.erased,
+            rows.keys,
+            [(kept(name),) for name in write.done],
+            [(kept(a.id), a.at, a.data) for a in _first(write)],
+        ),
+    )
 
 
 def _size(write: Write) -> int:

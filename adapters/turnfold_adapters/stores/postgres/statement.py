@@ -11,9 +11,11 @@ circle.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any, Final
+
+from attrs import frozen
 
 _LOG = (
     "position bigint, stream bigint, version int, count int, at bigint, wall bigint,"
@@ -170,28 +172,39 @@ UPDATE stream SET {
     )
 } WHERE shard = SHARD AND id = $1
 """
-_HEAD: Final = 6  # values of `ONE` before its tables; the owner comes last
 _WIDTHS: Final = [len(_names(columns)) for columns in _TABLES]
+_Row = tuple[Any, ...]
 
 
-def of_many(shards: Sequence[int], values: Sequence[Sequence[Any]]) -> list[Any]:
-    """The values of `MANY`, from those of `ONE` for each of the shards."""
-    heads = [(*of[:_HEAD], of[-1]) for of in values]
-    merged: list[Any] = [[*shards], *map(list, zip(*heads, strict=True))]
-    first = _HEAD
-    for width in _WIDTHS:
-        tables = [of[first : first + width] for of in values]
-        merged.append(_repeated(shards, tables))
-        merged += [_chained(t[n] for t in tables) for n in range(width)]
-        first += width
+@frozen
+class Values:
+    """The rows of one write. `head`: of `_SHARD`; `tables`: of each of `_TABLES`. They
+    stay rows until their statement is sent: columns of each write alone would be seven
+    times as many lists."""
+
+    head: _Row
+    tables: Sequence[Sequence[_Row]]
+
+
+def of_one(values: Values) -> list[Any]:
+    """The arguments of `ONE`."""
+    *head, owner = values.head
+    tables = zip(values.tables, _WIDTHS, strict=True)
+    return [*head, *(c for table in tables for c in _columns(*table)), owner]
+
+
+def of_many(shards: Sequence[int], values: Sequence[Values]) -> list[Any]:
+    """The arguments of `MANY`; `values`: of each of the shards."""
+    merged: list[Sequence[Any]] = [
+        shards,
+        *zip(*(of.head for of in values), strict=True),
+    ]
+    for n, width in enumerate(_WIDTHS):
+        pairs = [*zip(shards, (of.tables[n] for of in values), strict=True)]
+        merged.append([shard for shard, rows in pairs for _ in rows])
+        merged += _columns([row for _, rows in pairs for row in rows], width)
     return merged
 
 
-def _repeated(shards: Sequence[int], tables: Sequence[Sequence[Any]]) -> list[int]:
-    """The shard of each row."""
-    pairs = zip(shards, tables, strict=True)
-    return [shard for shard, table in pairs for _ in table[0]]
-
-
-def _chained(columns: Iterable[Sequence[Any]]) -> list[Any]:
-    return [value for column in columns for value in column]
+def _columns(rows: Sequence[_Row], width: int) -> Sequence[Sequence[Any]]:
+    return [*zip(*rows, strict=True)] or [()] * width
