@@ -16,6 +16,7 @@ from typing import Annotated, NoReturn, TypeVar
 
 import typer
 
+from turnfold.enums import Trial
 from turnfold.errors import (
     AmbiguousIdError,
     CorruptLogError,
@@ -37,6 +38,7 @@ T = TypeVar("T")
 _CANDIDATES = 8
 
 STORE = "gateway.db"
+UNDER_WAY = {Trial.PLAN: "is planned now", Trial.LOOK_UP: "is looked up now"}
 _CONFIG = Path("turnfold.toml")
 _OF_ARCHIVES = ("list", "turns", "find", "show", "stats", "channels", "log", "audit")
 

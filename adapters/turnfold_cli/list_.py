@@ -9,6 +9,7 @@ from attrs import evolve
 from turnfold.inspect import Page, Row
 from turnfold_cli.common import (
     STORE,
+    UNDER_WAY,
     AsJson,
     StoreHere,
     StorePath,
@@ -108,6 +109,7 @@ def _why(row: Row) -> str:
     if row.status == "delivered":
         return row.words or ""
     names = [row.reason if row.reason != "permanent" else None, row.failure]
+    names.append(None if row.under_way is None else UNDER_WAY[row.under_way])
     cause = ", ".join(dict.fromkeys(name for name in names if name))
     return ": ".join(filter(None, (cause, row.words)))
 

@@ -22,6 +22,7 @@ from turnfold.inspect import (
 )
 from turnfold_cli.common import (
     STORE,
+    UNDER_WAY,
     AsJson,
     StorePath,
     answering,
@@ -184,7 +185,9 @@ def _run(run: RunView) -> str:
 def _entry(entry: EntryView) -> Iterator[tuple[str, str]]:
     place = place_text(entry.channel, entry.account, entry.conversation)
     thread = f", thread {entry.thread}" if entry.thread else ""
-    why = f" ({entry.reason})" if entry.reason else ""
+    now = None if entry.under_way is None else UNDER_WAY[entry.under_way]
+    why = ", ".join(filter(None, (entry.reason, now)))
+    why = f" ({why})" if why else ""
     head = f"{entry.short}  {entry.kind} to {place}{thread}  {entry.status}{why}"
     yield "out", head
     yield "", f"{entry.id}, queued {when(entry.created)}"

@@ -11,7 +11,9 @@ from turnfold._decide import rules
 from turnfold._decide.unit_of_work import UnitOfWork
 from turnfold._runtime.committer import Committer
 from turnfold.enums import Phase, Trial
+from turnfold.inspect import EntryView, Filter
 from turnfold.ports.channel import Verdict
+from turnfold_cli.list_ import _why
 from turnfold_model.testing.gateway import Gateway, entry, route, spin, story, until
 from turnfold_model.testing.platform import PlatformChannel, unknown
 
@@ -53,6 +55,17 @@ async def test_an_entry_that_dies_in_a_call_alone_is_held_and_others_go_out(
     other = await kernel.enqueue(route("other"), "other")
     await spin()
     assert entry(kernel, other.entry_id).phase is Phase.DELIVERED
+
+
+async def test_a_look_up_under_way_hides_no_reason(gateway: Gateway) -> None:
+    kernel, name = await _asked(gateway)
+    (row,) = await kernel.inspect.list(Filter(reason=("cut",)))
+    assert (row.id, row.reason, row.failure) == (name, "cut", None)
+    assert row.under_way is Trial.LOOK_UP
+    shown = await kernel.inspect.show(name)
+    assert isinstance(shown, EntryView)
+    assert (shown.reason, shown.under_way) == ("cut", Trial.LOOK_UP)
+    assert _why(row) == "cut, is looked up now"
 
 
 @pytest.mark.case("U08")

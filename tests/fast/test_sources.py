@@ -213,6 +213,22 @@ async def test_a_quiet_source_that_has_run_for_a_minute_is_well_again(
     assert (facts["error"], facts["failing_ms"], facts["restarts"]) == (None, None, 1)
 
 
+async def test_a_look_at_a_source_changes_nothing(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    time = _Time(monkeypatch)
+    feed = Feed([OSError("reset")], [])
+    kernel.source("t", feed)
+    await until(lambda: len(feed.cursors) == 2)
+    (pull,) = kernel._sources._sources.values()
+    time.now += 3_600
+    before = dict(vars(pull))
+    assert (pull.facts().error, pull.facts().failing_ms) == (None, None)
+    assert vars(pull) == before
+    time.now -= 3_600
+    assert pull.facts().error == "OSError: reset"
+
+
 async def test_a_source_that_breaks_by_a_timeout_is_not_well_in_between(
     kernel: Kernel, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -105,7 +105,7 @@ class OpenStreams:
     def _load(self, loaded: Loaded) -> None:
         self._reset()
         for row in loaded.open:
-            if row.phase in _UNDER_WAY or row.reason == TRIED:
+            if row.phase in _UNDER_WAY or row.failure == TRIED:
                 self._left.append(row.stream)
             if row.stream.startswith(ENTRY):  # nearly all, so first
                 self._join(self._lanes, row.stream, row.lane or "", row.order)

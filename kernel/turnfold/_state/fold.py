@@ -155,7 +155,7 @@ def evolve_store(
 
 
 State = Entry | Turn | Gate | Cursor | StoreState
-TRIED = "tried"  # the reason in a summary while a plan or a look-up is under way
+TRIED = "tried"  # the failure in a summary while a plan or a look-up is under way
 STORE = "store"  # the one stream without an id
 
 _EVOLVE: dict[str, Any] = {
@@ -311,8 +311,12 @@ def _entry(e: Entry) -> Summary:
         e.kind._value_,
         e.due,
         e.expires_at,
-        TRIED if e.tried == e.version else None if e.reason is None else str(e.reason),
-        None if e.failure is None else e.failure._value_,
+        None if e.reason is None else str(e.reason),
+        TRIED
+        if e.tried == e.version
+        else None
+        if e.failure is None
+        else e.failure._value_,
         e.phase in GIVEN_UP and (e.phase is Phase.PARKED or not e.acknowledged),
     )
 

@@ -254,14 +254,14 @@ class _Pull:
         quiet = None
         if self._alive_at is not None:
             quiet = int((_now() - self._alive_at) * 1_000)
-        self._note_steady()
+        well = not self._broken or self._is_steady()
         return SourceFacts(
             state=self._state,
             restarts=max(0, self._starts - 1),
             items=self._items,
             quiet_ms=quiet,
-            failing_ms=quiet if self._broken else None,
-            error=self._error,
+            failing_ms=None if well else quiet,
+            error=None if well else self._error,
         )
 
     @property
@@ -287,16 +287,16 @@ class _Pull:
             self._state = "waiting"
 
     def _note_end(self) -> None:
-        self._note_steady()
+        if self._is_steady():
+            self._works()
         self._broken += 1
         since = max(self._started_at, self._alive_at or 0.0)
         self._steady_s = steady_s(_now() - since)
 
-    def _note_steady(self) -> None:
+    def _is_steady(self) -> bool:
         """A platform may be quiet for days, and its source works all the same."""
-        runs = self._broken and self._state == "reading"
-        if runs and _now() - self._started_at >= self._steady_s:
-            self._works()
+        runs = self._state == "reading"
+        return runs and _now() - self._started_at >= self._steady_s
 
     def _works(self) -> None:
         self._broken = 0

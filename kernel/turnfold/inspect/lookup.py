@@ -27,6 +27,7 @@ from turnfold._log.ids import CURSOR, ENTRY, GATE, TURN
 from turnfold._state.entry import Entry
 from turnfold._state.fold import (
     STORE,
+    TRIED,
     Gate,
     State,
     family,
@@ -55,7 +56,7 @@ from turnfold.inbound import Evidence, printable
 from turnfold.inspect.places import Place, lanes_kept, route_of_lane
 from turnfold.inspect.shards import AllShards
 from turnfold.inspect.times import to_come
-from turnfold.inspect.views import Row
+from turnfold.inspect.views import Row, trial_of
 from turnfold.messages import check_id, check_ms, escape
 from turnfold.ports.store import (
     Body,
@@ -579,13 +580,14 @@ def row_of(s: Summary, shift: int) -> Row:
         conversation=conversation,
         thread=thread or None,
         reason=s.reason,
-        failure=s.failure,
+        failure=None if s.failure == TRIED else s.failure,
         created=s.created - shift,
         updated=s.updated - shift,
         due=to_come(s.due, shift),
         expires=to_come(s.expires, shift),
         turn=s.parent,
         version=s.version,
+        under_way=trial_of(s.phase) if s.failure == TRIED else None,
     )
 
 

@@ -11,11 +11,17 @@ from turnfold.enums import (
     DeliveryClass,
     Kind,
     Phase,
+    Trial,
     TurnOutcome,
     TurnPhase,
 )
 
 NOBODY = "; no worker is running now"
+
+
+def trial_of(phase: str) -> Trial:
+    """The call that is under way: only what is in doubt is looked up."""
+    return Trial.LOOK_UP if phase == Phase.IN_DOUBT else Trial.PLAN
 
 
 @frozen(kw_only=True)
@@ -116,6 +122,7 @@ class EntryView:
     verdict: str
     next: Next
     happened: tuple[EventView, ...] = field(repr=False)
+    under_way: Trial | None = None  # it is planned or looked up now
     waiting: tuple[CommandView, ...] = ()  # commands about it
 
 
@@ -213,6 +220,7 @@ class Row:
     expires: int | None
     turn: str | None
     version: int  # of its stream; an act may pass it as `seen`
+    under_way: Trial | None = None  # it is planned or looked up now
     words: str | None = None
 
 

@@ -14,7 +14,13 @@ from turnfold.inspect.lookup import ReadModel, word_of
 from turnfold.inspect.outlook import told, verdict
 from turnfold.inspect.timeline import Text
 from turnfold.inspect.times import seen_at, to_come
-from turnfold.inspect.views import CommandView, EntryView, LedgerView, TurnView
+from turnfold.inspect.views import (
+    CommandView,
+    EntryView,
+    LedgerView,
+    TurnView,
+    trial_of,
+)
 
 
 def turn_view(
@@ -97,6 +103,7 @@ def entry_view(
         verdict=outlook.entry_verdict(e, timeline.last_detail(records, text)),
         next=told(outlook.next_of_entry(draft, e, alive), shift),
         happened=timeline.happened(records, text),
+        under_way=trial_of(e.phase) if e.trying else None,
         waiting=waiting,
     )
 

@@ -82,7 +82,8 @@ class Summary(Struct, frozen=True, gc=False):
 
     `open`: the stream may still move by itself. `order`: position of its first record;
     `created` never falls with it. `parent`: for an entry its turn's stream. `failure`:
-    the class of its latest failure. `person`: the stream waits for a person's decision.
+    the class of its latest failure, or "tried" while it is planned or looked up.
+    `person`: the stream waits for a person's decision.
     """
 
     stream: str

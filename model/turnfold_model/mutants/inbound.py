@@ -114,14 +114,14 @@ INBOUND: Final = (
     ),
     _broken(
         "a source that broke once and is quiet fails for ever",
-        "turnfold.api.sources:_Pull._note_steady",
+        "turnfold.api.sources:_Pull._is_steady",
         "_now() - self._started_at >= self._steady_s",
         "False",
         "test:fast/test_sources.py::is_well_again",
     ),
     _broken(
         "a source works as soon as it is started again",
-        "turnfold.api.sources:_Pull._note_steady",
+        "turnfold.api.sources:_Pull._is_steady",
         "_now() - self._started_at >= self._steady_s",
         "True",
         "test:fast/test_sources.py::is_well_again",

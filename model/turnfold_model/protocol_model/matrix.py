@@ -95,6 +95,21 @@ def _turns() -> list[Config]:
     return one + two
 
 
+def _redriven() -> list[Config]:
+    """An answer that is sent again, stopped, and sent again."""
+    return [
+        Config(
+            name=f"{cls}-redriven",
+            cls=cls,
+            turns=True,
+            crashes=1,
+            faults=3,
+            hands=4,
+        )
+        for cls in ("keyed", "blind")
+    ]
+
+
 def _deep() -> list[Config]:
     """Corners that need depth: three parts, ageing keys, an owner that is stopped."""
     return [
@@ -223,7 +238,7 @@ def _second_class() -> list[Config]:
 
 
 MATRIX: Final = [
-    *(*_alone(), *_lanes(), *_turns(), *_deep(), *_hosts()),
+    *(*_alone(), *_lanes(), *_turns(), *_redriven(), *_deep(), *_hosts()),
     *_editable(),
     *_second_class(),
 ]
