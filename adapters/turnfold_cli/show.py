@@ -228,10 +228,17 @@ def events_of(view: TurnView | EntryView | LedgerView) -> list[EventView]:
 
 def _events(screen: Screen, events: Sequence[EventView], *, verbose: bool) -> None:
     if not verbose:
+        acts = [event for event in events if event.by is not None]
+        if acts:
+            screen.print()
+            _timeline(screen, acts[-_ACTS:])
         screen.print(f"-v shows the {len(events)} events", style="dim")
         return
     screen.print()
     _timeline(screen, events)
+
+
+_ACTS = 10  # decisions of people that the short page shows, the last ones
 
 
 def _timeline(screen: Screen, events: Sequence[EventView]) -> None:

@@ -97,6 +97,21 @@ def store(after_an_incident: Path, tmp_path: Path) -> Path:
     return Path(shutil.copy(after_an_incident, tmp_path / "copy.db"))
 
 
+@pytest.mark.case("X11")
+@pytest.mark.parametrize("verdict", ["delivered", "not_sent", "resend", "give_up"])
+def test_the_short_page_names_who_decided_and_why(store: Path, verdict: str) -> None:
+    parked = said(store, "list", "--parked")["rows"][0]["id"]
+    before = run(store, "show", parked).stdout
+    assert "ALICE" not in before
+    done = run(store, "resolve", parked, verdict, "--by", "ALICE", "--why", "BECAUSE")
+    assert done.exit_code == 0, done.output
+    page = run(store, "show", parked).stdout
+    (line,) = [line for line in page.splitlines() if "BECAUSE" in line]
+    assert "by ALICE" in line
+    shown = said(store, "show", parked)["happened"]
+    assert [event["by"] for event in shown if event["by"]] == ["ALICE"]
+
+
 # --- many ---
 
 

@@ -424,6 +424,7 @@ def _happened(record: Record, text: Text) -> Iterator[EventView]:
             stream=stream,
             kind=NAMES[type(event)],
             text=describe(event, text),
+            by=getattr(event, "by", None),
         )
 
 

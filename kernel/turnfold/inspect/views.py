@@ -26,13 +26,15 @@ def trial_of(phase: str) -> Trial:
 
 @frozen(kw_only=True)
 class EventView:
-    """One event in plain words. `position`: of its record, which may hold several."""
+    """One event in plain words. `position`: of its record, which may hold several. `by`:
+    the person or the policy that decided it."""
 
     position: int
     at: int
     stream: str
     kind: str
     text: str
+    by: str | None = None
 
 
 @frozen(kw_only=True)
