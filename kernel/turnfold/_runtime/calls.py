@@ -78,6 +78,26 @@ def _result(value: Any) -> CallResult:
     return CallResult(value)
 
 
+async def own_cancels(asked: int) -> bool:
+    """Take back what foreign code, called at once in this task, did to it: it asked for
+    its cancellation, which would come at the next await and look like one from outside.
+    `asked`: `cancelling()` before the call. True if it did so."""
+    task = asyncio.current_task()
+    if task is None or task.cancelling() <= asked:
+        return False
+    while task.cancelling() > asked:
+        task.uncancel()
+    with suppress(asyncio.CancelledError):
+        await asyncio.sleep(0)  # it comes here, up to Python 3.12
+    return True
+
+
+def cancels() -> int:
+    """How often this task was asked to end."""
+    task = asyncio.current_task()
+    return 0 if task is None else task.cancelling()
+
+
 def _nobody(_: asyncio.Future[Any]) -> None:
     """The default of `tell_of`: the caller does not watch the thread."""
 

@@ -13,7 +13,15 @@ from attrs import define, evolve, field, frozen
 
 from turnfold._decide.accepting import SourceCursor, Update
 from turnfold._log.ids import cursor_of
-from turnfold._runtime.calls import CallResult, Calls, answered, report, told
+from turnfold._runtime.calls import (
+    CallResult,
+    Calls,
+    answered,
+    cancels,
+    own_cancels,
+    report,
+    told,
+)
 from turnfold._runtime.channel import AttachedChannel
 from turnfold._runtime.lasting import Lasting
 from turnfold._runtime.network import is_of_network
@@ -346,7 +354,12 @@ class _Pull:
 
     async def _take(self, item: Any) -> Unreadable | None:
         """Returns what became a dead turn."""
+        asked = cancels()
         update, value = self._parted(item)
+        if await own_cancels(asked):
+            _LOG.warning(
+                "%s: reading an update cancelled the source's task", self.where
+            )
         cursor = None if value is None else self._cursor_at(value)
         if update is not None:
             return await self._accept(update, cursor)

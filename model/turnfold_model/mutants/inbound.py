@@ -190,6 +190,13 @@ INBOUND: Final = (
         "test:contract/test_busy.py::joins_between",
     ),
     _broken(
+        "a reader that cancels the task of its source stops it at that update",
+        "turnfold.api.sources:_Pull._take",
+        "await own_cancels(asked)",
+        "False",
+        "test:contract/test_foreign_code.py::stops_a_gateway[read]",
+    ),
+    _broken(
         "the revision is no part of the key",
         "turnfold.inbound:_dedupe_key",
         "revision is None",

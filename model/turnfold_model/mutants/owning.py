@@ -8,6 +8,7 @@ from turnfold_model.mutants.code import Mutant, one
 _JOURNAL = "turnfold._runtime.committer:Committer"
 _ALONE = "turnfold.api.client:Alone"
 _INBOX = "test:contract/test_inbox.py"
+_UNANSWERED = "test:contract/test_unanswered.py"
 _COMMITS = "test:contract/test_group_commit.py"
 _FAULTS = "test:contract/test_behaviour_faults.py"
 _TAKING = "test:contract/test_taking_over.py"
@@ -111,6 +112,27 @@ OWNING: Final = (
         "yield Hear()",
         "pass",
         f"{_TAKING}::if_its_abort_waits",
+    ),
+    _broken(
+        "a client looks on while its store takes nothing, and says so at each look",
+        "turnfold.api.client:Alone._apply_all",
+        "isinstance(error, NOT_NOW)",
+        "False",
+        f"{_UNANSWERED}::one_line_and_not_one_a_look",
+    ),
+    _broken(
+        "a command is forgotten when its caller stops waiting",
+        "turnfold.api.unanswered:Unanswered.follow",
+        "self._since and self._following is None",
+        "False",
+        f"{_UNANSWERED}::until_it_is_done",
+    ),
+    _broken(
+        "an error of the store after the post comes out of the command",
+        "turnfold.api.client:Mailbox._try_alone",
+        "(StoreError, NotOpenError)",
+        "NotOpenError",
+        f"{_UNANSWERED}::says_that_nothing_was_stored",
     ),
     _broken(
         "a command is set aside though somebody took the rights to the store",
