@@ -114,7 +114,7 @@ async def _known_to_be_limited(lone: Gateway) -> Kernel:
     lone.platform.plays(*[_refused(500)] * 3)
     kernel = await lone.start()
     await _send(kernel, *"abc")
-    for _ in range(20):
+    for _ in range(40):
         await lone.advance(50)
     return kernel
 

@@ -2,11 +2,11 @@
 account.
 
 When a gate's time is over, one lane goes first, the probe; the other lanes wait for its
-answer. After a rate limit the lanes behind a gate share a pace: the platform's own
-rate, learned from what it accepted between two refusals, and a little faster after each
-success. This state is memory of one process and may be lost: it delays attempts and
-permits none. A new worker begins with one probe behind each gate that is closed in the
-log.
+answer. After a rate limit the lanes behind a gate share a pace. It grows until the
+platform refuses; then it is a little slower, and is kept until that refusal is paid
+for: a refusal that cost seconds is risked more rarely than one that cost little. This
+state is memory of one process and may be lost: it delays attempts and permits none. A
+new worker begins with one probe behind each gate that is closed in the log.
 
 After a transient failure the part waits. When several lanes of an account in a row fail
 so, the account counts as failing: its gate closes, and one lane is tried for all of
@@ -15,7 +15,6 @@ them.
 
 import asyncio
 import heapq
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from attrs import define, field
@@ -34,13 +33,12 @@ from turnfold.ports.channel import Rate
 _LOG = lines()
 _PATIENCE_MS = 60_000  # a lane that waits asks again at least this often
 _SLOWEST_MS = 60_000.0
-_FIRST_MS = 100.0  # the pace after a first refusal
-_SEEN = 1_000  # successes by which the platform's rate is measured
-_SEEN_MS = 10_000  # older successes do not count
-_SLOWER, _ROOM = 2.0, 1.02
-# Factors of the interval by successes in a row: careful near the limit, faster later.
-_FASTER = ((60, 0.9), (20, 0.97), (0, 0.996))
-_MEASURED = ((200, 0.9), (100, 0.97), (0, 0.996))  # the same, once a limit was measured
+_FIRST_MS = 1_000.0  # the pace after a first refusal, at most: a guess
+_DOUBLE_MS = 2_000.0  # a guess doubles in this time, until it is refused
+_PAID = 20  # a pace is kept for so many times what the last refusal cost, ...
+_PAID_CALLS = 60  # ... and for so many calls, where a refusal costs hardly any time
+_SLOWER, _MUCH_SLOWER = 1.05, 1.2  # factors of the interval after a refusal
+_ENOUGH = 3  # messages, to know the least that a platform takes
 _FAST_MS = 1.0  # a shorter interval counts as none
 _REMEMBERED = 10_000  # conversations that have moved
 _SEVERAL = 3  # lanes with transient failures in a row, or entries with adapter bugs
@@ -60,18 +58,20 @@ class Pace:
     probe_until: int = 0
     interval: float = 0.0  # between two attempts; 0: no limit is known
     next_at: float = 0.0
-    in_a_row: int = 0  # successes since the last refusal
     refused: int = 0  # probes in a row
     least: float = 0.0  # the declared interval, a lower limit
-    measured: bool = False  # is the interval the platform's own rate, and no guess?
-    emptied: int = 0  # the last refusal at the pace: the platform's bucket was empty
+    known: bool = False  # was this pace refused, so is it near the platform's own rate?
+    shut: int | None = None  # the last refusal at the pace, until the gate opens again
+    cost: float = 0.0  # ms that the platform asked for then
+    opened: int = 0
+    counted: int = 0  # since when `accepted` counts
+    accepted: int = 0
     granted: set[str] = field(factory=set)  # may attempt once, and have not yet
     asking: dict[str, str] = field(factory=dict)  # lane -> entry that is looked up
     flying: set[str] = field(factory=set)
     waiting: dict[str, None] = field(factory=dict)
     line: list[tuple[int, str]] = field(factory=list)  # a heap: the oldest entry first
     credit: int | None = None  # lanes that may follow now; None: no ramp
-    accepted: deque[int] = field(factory=lambda: deque(maxlen=_SEEN))
 
     def ask(
         self, lane: str, now: int, asks: str | None = None, order: int = 0
@@ -136,29 +136,41 @@ class Pace:
         self.refused += 1
         self.granted.difference_update(self.asking)
         self.asking.clear()
-        self.half_open, self.probe, self.in_a_row = True, None, 0
-        self.credit = None
+        self.half_open, self.probe, self.credit = True, None, None
         if gate.reason == FailureClass.RATE_LIMITED and gate.until is not None:
             self.next_at = float(gate.until)
+            self.shut = now if self.shut is None else self.shut
             if at_pace:
                 self.interval = max(self._slower(gate.until - now, now), self.least)
 
     def _slower(self, wait: int, now: int) -> float:
-        """The interval measured from the requests that the platform accepted since its
-        last refusal, with a little room. A burst before the first one measures nothing:
-        it emptied a bucket that had filled for an unknown time."""
-        since, self.emptied = max(self.emptied, now - _SEEN_MS), now
+        """The interval after a refusal. A guess was too fast by an unknown factor, and
+        so was a pace that is refused again before it has paid for the last refusal.
+        But no pace is slower than what the platform took since that one."""
+        ms, took = now - self.counted, self.accepted
+        self.counted, self.accepted = now, 0
         if not self.interval:
-            self.accepted.clear()
             return min(float(wait), _FIRST_MS)
-        while self.accepted and self.accepted[0] < since:
-            self.accepted.popleft()
-        if len(self.accepted) == _SEEN:
-            since = self.accepted[0]
-        self.measured = len(self.accepted) > 2
-        if self.measured:
-            return max((now - since) / len(self.accepted) * _ROOM, _FAST_MS)
-        return min(self.interval * _SLOWER, _SLOWEST_MS)
+        far = not self.known or now < self.opened + self._kept_ms() / 4
+        self.known = True
+        slower = self.interval * (_MUCH_SLOWER if far else _SLOWER)
+        if took >= _ENOUGH:
+            slower = min(slower, max(ms / took, self.interval * _SLOWER))
+        return min(slower, _SLOWEST_MS)
+
+    def _kept_ms(self) -> float:
+        """How long a known pace is kept: until the last refusal is paid for."""
+        return max(_PAID * self.cost, _PAID_CALLS * self.interval)
+
+    def _faster(self, now: int) -> None:
+        """Ask for more after a success: a guess at once, a known pace when it has been
+        kept for long enough. The pace doubles while so many messages go as it allows,
+        not while nobody has anything to send."""
+        kept = self._kept_ms() if self.known else 0.0
+        if now >= self.opened + kept:
+            double = kept / 2 or _DOUBLE_MS
+            self.interval *= 0.5 ** min(self.interval / double, 1.0)
+        self.interval = max(self.interval, self.least)
 
     def moved(self, entry: Entry, now: int) -> None:
         """Learn the new state of an entry behind the gate."""
@@ -186,11 +198,8 @@ class Pace:
             return  # sent before the gate closed, so no evidence
         if self.half_open:
             self.open(now)
-        self.accepted.append(now)
-        self.in_a_row += 1
-        factors = _MEASURED if self.measured else _FASTER
-        factor = next(f for least, f in factors if self.in_a_row >= least)
-        self.interval = max(self.interval * factor, self.least)
+        self.accepted += 1
+        self._faster(now)
         if 0.0 < self.interval < _FAST_MS:  # without a pace all lanes would go at once
             self.interval = _FAST_MS if self.waiting else 0.0
         if self.credit is not None:
@@ -198,6 +207,8 @@ class Pace:
 
     def open(self, now: int) -> None:
         """The probe has an answer: the others follow at the pace."""
+        if self.shut is not None:
+            self.cost, self.shut, self.opened = self.next_at - self.shut, None, now
         self.half_open, self.probe, self.refused = False, None, 0
         if not self.interval and len(self.waiting) > _HERD:
             self.credit, self.next_at = _RAMP, now + _RAMP_MS
@@ -216,12 +227,13 @@ class Pace:
         return lanes
 
     def over(self, now: int) -> bool:
-        """Can this pace be forgotten?"""
+        """Can this pace be forgotten? Its account is idle for so long that a new refusal
+        costs little."""
         if self.half_open or self.waiting:
             return False
-        idle = now >= self.next_at and not self.granted and not self.flying
-        declared = self.interval <= self.least
-        return not self.interval or (declared and idle)
+        idle = 0.0 if self.interval <= self.least else self._kept_ms()
+        moving = self.granted or self.flying
+        return not self.interval or (not moving and now >= self.next_at + idle)
 
 
 class Flow:

@@ -470,9 +470,9 @@ WAITING: Final = (
     ),
     _broken(
         "success makes an account faster than was declared",
-        f"{_PACE}._answered",
-        "max(self.interval * factor, self.least)",
-        "self.interval * factor",
+        f"{_PACE}._faster",
+        "max(self.interval, self.least)",
+        "self.interval",
         f"{_RATES}::nothing_faster",
     ),
     _broken(
