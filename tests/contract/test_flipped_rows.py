@@ -14,7 +14,14 @@ from turnfold.audit import audit_store
 from turnfold.enums import FailureClass
 from turnfold.errors import StoreError
 from turnfold_adapters.stores.sqlite import SqliteStore
-from turnfold_model.testing.gateway import Gateway, in_file, inbound, route, spin
+from turnfold_model.testing.gateway import (
+    Gateway,
+    driver_of,
+    in_file,
+    inbound,
+    route,
+    spin,
+)
 from turnfold_model.testing.platform import reject, unknown
 
 # What explains and decides nothing: who owns the store, its layout, counts for people.
@@ -120,3 +127,39 @@ async def test_a_flipped_bit_in_any_column_is_found_by_the_audit(
             if _flip(path, cell, dice) and not await _found(path):
                 unseen.append(cell)
     assert unseen == []
+
+
+@pytest.mark.case("W05")
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            "lane = (SELECT lane FROM stream WHERE name = :other)",
+            "its row names the lane",
+        ),
+        ("version = version + 4", "its row is at version"),
+    ],
+)
+async def test_a_row_that_is_not_of_its_log_is_set_aside_and_told(
+    tmp_path: Path, change: str, said: str
+) -> None:
+    """Its entry went out in another lane, or never, and nobody was told."""
+    path = tmp_path / "s.db"
+    gateway = Gateway(store=in_file(path))
+    kernel = await gateway.start()
+    await kernel.hold_back("t/default", by="op")
+    names = [(await kernel.enqueue(route(r), r)).entry_id for r in ("a", "b")]
+    await gateway.end()
+    conn: Any = apsw.Connection(str(path))
+    sql = f"UPDATE stream SET {change} WHERE name = :name"
+    conn.execute(sql, {"name": names[0], "other": names[1]})
+    conn.close()
+    kernel = await gateway.start()
+    await kernel.let_go("t/default", by="op")
+    await spin()
+    assert gateway.platform.contents == ["b"]
+    assert kernel.health()["corrupt_streams"] == names[:1]
+    assert not kernel.is_well()
+    assert said in str(driver_of(kernel).book.corrupt[names[0]])
+    await gateway.end()
+    assert await _found(path)

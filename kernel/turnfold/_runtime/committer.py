@@ -20,10 +20,13 @@ from turnfold._decide.unit_of_work import AttemptRef, Context, Emitted, UnitOfWo
 from turnfold._log.bodies import digested
 from turnfold._log.codec import decode
 from turnfold._log.events import StoreCreated
+from turnfold._log.ids import ENTRY, TURN
+from turnfold._runtime.damage import of_a_row
 from turnfold._runtime.open_streams import OpenStreams
-from turnfold._state.fold import STORE, State, StoreState, summarize
+from turnfold._state.fold import STORE, State, StoreState, fold, summarize
 from turnfold.errors import (
     BusyError,
+    ConflictError,
     CorruptLogError,
     DiskError,
     FateUnknownError,
@@ -326,9 +329,24 @@ class Committer:
         await self._read_anew(before.position)
         if self.book.head == before:  # what the store has in memory may be wrong, too
             await self.reopen()
-        if self.book.head == before:
-            raise answer.why  # no other record came: the folded state is damaged
+        if (
+            self.book.head == before
+        ):  # no other record came: a state or a row is damaged
+            await self._set_aside(answer.why)
+            raise answer.why
         self._check_replaced()
+
+    async def _set_aside(self, why: ConflictError) -> None:
+        """Set a stream aside whose row and log differ, now that both were read anew."""
+        if not why.stream.startswith((ENTRY, TURN)):
+            return
+        found = await self.store.fetch(Wanted(streams=frozenset((why.stream,))))
+        try:
+            damage = of_a_row(why, fold(found.streams[why.stream]))
+        except CorruptLogError as exc:
+            damage = exc
+        if damage is not None:
+            self.book.set_aside(why.stream, damage)
 
     async def _learn(self, why: KeyTakenError) -> bool:
         """Fetch the holder of a taken key: a command that came meanwhile. True if that

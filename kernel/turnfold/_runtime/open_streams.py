@@ -12,10 +12,11 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from operator import itemgetter
 
 from turnfold._decide.missing import NotLoaded
-from turnfold._log.canonical import BLANK, hashes_of
+from turnfold._log.canonical import BLANK
 from turnfold._log.codec import decode
 from turnfold._log.events import Event
 from turnfold._log.ids import ENTRY, GATE, gates_of
+from turnfold._runtime.damage import check_hashes, check_row
 from turnfold._state.entry import Entry
 from turnfold._state.fold import (
     STORE,
@@ -376,17 +377,19 @@ class OpenStreams:
 
     def _take_stream(self, stream: str, records: Sequence[Record]) -> None:
         try:
-            _check_hashes(records)
+            check_hashes(records)
             state = fold(records)
-            if state is None and stream in self._open:
-                raise CorruptLogError(  # noqa: TRY301  caught below
-                    position=0, stream=stream, problem="its records are gone"
-                )
+            check_row(stream, state, self._open.get(stream))
             self._keep(stream, state)
         except CorruptLogError as exc:
-            if stream not in self.corrupt:
-                _LOG.error("%s is set aside: %s", stream, exc)
-            self.corrupt[stream] = exc
+            self.set_aside(stream, exc)
+
+    def set_aside(self, stream: str, damage: CorruptLogError) -> None:
+        """No decision uses a damaged stream until a person has mended it."""
+        if stream not in self.corrupt:
+            _LOG.error("%s is set aside: %s", stream, damage)
+        self.corrupt[stream] = damage
+        self._states.pop(stream, None)
 
     def _keep(self, stream: str, state: State | None) -> None:
         if state is not None and self._keeps(state):
@@ -582,15 +585,3 @@ class OpenStreams:
             self._count_if_dead(turn, 1)
             if not turn.open:
                 self._children.pop(turn.stream, None)
-
-
-def _check_hashes(records: Sequence[Record]) -> None:
-    """Raises CorruptLogError for an altered record. A flipped bit on the disk may leave
-    a record readable, and no decision may use it."""
-    for record, digest in zip(records, hashes_of(records), strict=True):
-        if record.hash != digest:
-            raise CorruptLogError(
-                position=record.position,
-                stream=record.stream,
-                problem="its hash does not fit its stored bytes",
-            )
