@@ -101,7 +101,7 @@ OWNING: Final = (
     ),
     _broken(
         "a record is acted upon whatever its hash says",
-        "turnfold._runtime.open_streams:_check_hashes",
+        "turnfold._runtime.damage:check_hashes",
         "",
         "return",
         "test:contract/test_damaged_record.py::nothing_is_decided",
