@@ -63,6 +63,34 @@ async def test_no_blind_resend_while_the_call_is_listened_to(lone: Gateway) -> N
     assert len(lone.platform.calls) == 2
 
 
+@pytest.mark.case("U14", "U15")
+async def test_a_slow_platform_is_no_bug_of_its_channel(
+    wild: Gateway, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The kernel listens on after the deadline, and then cancels the call itself."""
+
+    class Slow:
+        cut = 0
+
+        async def send(self, part: Part, key: str, attempt: Attempt) -> Accepted:
+            try:
+                await asyncio.sleep(30)
+            finally:
+                self.cut += 1
+            return Accepted(receipt=Receipt(ids=(key,)))
+
+    slow = Slow()
+    wild.settings = Settings(attempt_deadline_ms=30)
+    wild.channels = {("t", "default"): slow}
+    kernel = await wild.start()
+    done = await kernel.enqueue(route(), "x")
+    await until(lambda: entry(kernel, done.entry_id).phase is Phase.PARKED)
+    await until(lambda: slow.cut and not kernel.health()["hung_calls"])
+    await spin()
+    assert "t/default" not in kernel.health()["foreign_bugs"]
+    assert "raised" not in caplog.text
+
+
 @pytest.mark.case("U14")
 async def test_after_a_stall_of_the_loop_an_answer_is_read_before_it_is_judged(
     wild: Gateway,

@@ -379,6 +379,8 @@ class Sender:
         if self.hung.get(stream) is asyncio.current_task():
             del self.hung[stream]
         self._quiet[stream] = self._clock.mono_ms()
+        if end.cancelled and (call.timed_out or self.stopping):
+            return  # by us, and no bug of the channel
         if channel is not None and attempt is not None:
             outcome = channel.outcome(end)
             if isinstance(outcome, Accepted):

@@ -17,6 +17,13 @@ def _broken(name: str, where: str, old: str, new: str, *killers: str) -> Mutant:
 
 SENDING: Final = (
     _broken(
+        "a call that the kernel has cut off is a bug of its channel",
+        "turnfold._runtime.sender:Sender._listen",
+        "end.cancelled and (call.timed_out or self.stopping)",
+        "False",
+        "test:contract/test_deadlines.py::slow_platform_is_no_bug",
+    ),
+    _broken(
         "a worker that was stopped sends a key that may be forgotten",
         "turnfold._runtime.sender:Sender._is_stale",
         "not rules.key_window_open(held, age, sure_from)",
