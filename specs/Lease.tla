@@ -143,7 +143,7 @@ Notes(w, s) ==
 
 OfLife(w) ==
   \/ Register(w) \/ LeaseEnds(w) \/ Revived(w) \/ Dies(w) \/ Goodbye(w) \/ SeenGone(w)
-  \/ Certified(w) \/ Watchdog(w) \/ Silent(w) \/ Believed(w)
+  \/ Certified(w) \/ WatchdogEnds(w) \/ Watchdog(w) \/ Silent(w) \/ Believed(w)
   \/ Early(w) \/ Sends(w) \/ Answered(w) \/ TimesOut(w)
 OfSeat(w, s) ==
   \/ Finds(w, s) \/ Takes(w, s) \/ HandsOver(w, s) \/ LosesSeat(w, s) \/ ReadsAnew(w, s)

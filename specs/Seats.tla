@@ -25,7 +25,7 @@ CONSTANTS
   ProofOfDeath,       \* a lease that is over is not enough
   DeadStays,          \* a renewal revives nobody
   SilenceEnds,        \* a worker that is silent for max_pause_ms is taken as dead
-  WatchdogKills,      \* a watchdog certifies what it has ended (no watchdog is built)
+  WatchdogKills,      \* a watchdog certifies what it has ended and seen gone
   GoodbyeLast,        \* a worker says goodbye after its last request
   QuietHandOver,      \* a seat is freed after the last request
   DurableFirst,       \* a request leaves after the commit of its attempt
@@ -127,9 +127,13 @@ SeenGone(w) ==
 Certified(w) ==
   /\ Holds(w) /\ (TrueWords => proc[w] = "down") /\ Says(w, "dead")
   /\ UNCHANGED <<proc, seat, hand>>
+\* The watchdog of the machine: first the end, then the word.
+WatchdogEnds(w) ==
+  /\ proc[w] = "up" /\ Holds(w) /\ row[w] = "alive" /\ over[w] /\ Ended(w)
+  /\ UNCHANGED <<database, server, late, platform, told, made, left, bad>>
 Watchdog(w) ==
-  /\ Holds(w) /\ over[w] /\ Says(w, "dead")
-  /\ IF WatchdogKills THEN Ended(w) ELSE UNCHANGED <<proc, seat, hand>>
+  /\ Holds(w) /\ over[w] /\ (WatchdogKills => proc[w] = "down") /\ Says(w, "dead")
+  /\ UNCHANGED <<proc, seat, hand>>
 Silent(w) ==
   /\ SilenceEnds /\ Holds(w) /\ over[w] /\ Says(w, "expired")
   /\ IF NoLongSleep THEN Ended(w) ELSE UNCHANGED <<proc, seat, hand>>

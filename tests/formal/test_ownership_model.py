@@ -4,8 +4,12 @@ from dataclasses import fields, replace
 
 import pytest
 
-from turnfold_model.ownership_model import routing
-from turnfold_model.ownership_model.command import search, search_routing
+from turnfold_model.ownership_model import routing, watching
+from turnfold_model.ownership_model.command import (
+    search,
+    search_routing,
+    search_watching,
+)
 from turnfold_model.ownership_model.world import Class, Rules
 from turnfold_model.tla.tlc_tasks import LEASE_BREAKS, LEASE_RULES
 
@@ -65,3 +69,24 @@ def test_a_rule_between_shards_that_is_taken_away_is_missed(
 ) -> None:
     result = search_routing(replace(routing.Rules(), **{rule: False}), rule)
     assert result.broken.startswith(broken)
+
+
+def test_a_watchdog_ends_nobody_but_a_worker_whose_lease_is_over() -> None:
+    result = search_watching(watching.Rules(), "watchdog")
+    assert result.complete
+    assert not result.broken
+
+
+def test_each_rule_of_the_watchdog_is_missed() -> None:
+    missed = {
+        rule.name: search_watching(
+            replace(watching.Rules(), **{rule.name: False}), rule.name
+        ).broken[:2]
+        for rule in fields(watching.Rules)
+    }
+    assert missed == {
+        **dict.fromkeys(("primary_asked", "every_life_asked"), "W2"),
+        **dict.fromkeys(("start_compared", "held_by_handle"), "W1"),
+        "held_before_compared": "W1",
+        "gone_before_word": "W3",
+    }

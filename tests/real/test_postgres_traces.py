@@ -5,11 +5,15 @@ dead; the server goes back. After each act the tables are read, and TLC is asked
 the module has these steps."""
 
 import random
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
 from turnfold.errors import FateUnknownError, LostStoreError
-from turnfold_adapters.stores.postgres import PostgresStore
+from turnfold_adapters.stores.postgres import PostgresStore, watchdog
+from turnfold_adapters.stores.processes import start_time
 from turnfold_model.checks.store_kit import put
 from turnfold_model.tla import tlc, tlc_traces, trace_lease
 from turnfold_model.tla.trace import Step, Trace, without_a_required_step
@@ -19,9 +23,19 @@ from .went_back import Standby
 
 if tlc.missing():
     pytest.skip(f"NO TLC HERE: {tlc.missing()}", allow_module_level=True)
-HOSTS, ACTS, SEEDS = 3, 40, (1, 4, 10, 11)
+HOSTS, ACTS, SEEDS = 3, 40, (1, 4, 7, 11)
 _SHARD = "SELECT owner, token, freed IS NOT DISTINCT FROM token AS freed, position FROM {}.shard"
 pytestmark = pytest.mark.timeout(240)
+
+
+@contextmanager
+def stand_in() -> Iterator[int]:
+    """A process that does nothing."""
+    with subprocess.Popen(["sleep", "600"]) as child:
+        try:
+            yield child.pid
+        finally:
+            child.kill()
 
 
 class Host:
@@ -150,7 +164,7 @@ class Play:
         return row["owner"], row["token"]
 
     async def dies(self, host: Host, other: Host) -> None:
-        """A person says so, or its silence."""
+        """A person says so, or its silence, or the watchdog of its machine."""
         if (await self.of_shard())[0] != host.name:
             return
         host.up = False
@@ -159,10 +173,31 @@ class Play:
             if said:
                 await self.done("certify")
             return
-        sql = f"UPDATE {self.schema}.worker SET lease_until = now() - '1 h'::interval WHERE id = $1 AND state = 'alive' RETURNING 1"
-        if await self.postgres.execute(sql, host.name):
-            await other.store.seats().look()
-            await self.done("silence")
+        if self.dice.random() < 0.5:
+            if await self.is_silent(host):
+                await other.store.seats().look()
+                await self.done("silence")
+            return
+        # The hosts share this process, so another one stands in for this host's.
+        with stand_in() as pid:
+            child_is = f"pid = {pid}, started = {start_time(pid)}"
+            if await self.is_silent(host, child_is):
+                dog = watchdog.Watchdog(self.postgres.address(self.schema))
+                await dog.open()
+                acts = await dog.look()
+                await dog.close()
+                assert [act.workers for act in acts if act.did == "ended"] == [
+                    (host.name,)
+                ]
+                await self.done("watchdog")
+
+    async def is_silent(self, host: Host, more: str = "") -> bool:
+        """From now on, unless it counts as dead already."""
+        sets = ", ".join(
+            ["lease_until = now() - '1 h'::interval", *filter(None, [more])]
+        )
+        sql = f"UPDATE {self.schema}.worker SET {sets} WHERE id = $1 AND state = 'alive' RETURNING 1"
+        return bool(await self.postgres.execute(sql, host.name))
 
     async def goes_back(self) -> None:
         self.back += 1
@@ -174,7 +209,10 @@ class Play:
             await self.done("failover")
 
 
-async def test_what_hosts_do_is_a_behaviour_of_the_module(postgres: Postgres) -> None:
+async def test_what_hosts_do_is_a_behaviour_of_the_module(
+    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watchdog, "_GRACE_S", 0.0)
     traces = [await Play(postgres, seed).run() for seed in SEEDS]
     wrong = [one for few in map(without_a_required_step, traces) for one in few[::3]]
     done, still = tlc_traces.check(traces), tlc_traces.check(wrong)

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import traceback
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -188,173 +188,218 @@ class Yard:
             child.wait()
 
 
-@pytest.fixture
-async def yard(
-    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[Yard]:
-    monkeypatch.setattr(watchdog, "_GRACE_S", 0.05)
+@asynccontextmanager
+async def yard_at(postgres: Postgres) -> AsyncIterator[Yard]:
+    """Nobody waits a second before each end."""
     made = Yard(postgres)
-    await made.open()
-    yield made
-    await made.close()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(watchdog, "_GRACE_S", 0.05)
+        await made.open()
+        try:
+            yield made
+        finally:
+            await made.close()
 
 
-@pytest.mark.parametrize("stopped", [True, False])
 async def test_a_process_whose_lease_is_over_is_ended_and_certified(
-    yard: Yard, stopped: bool
+    postgres: Postgres,
 ) -> None:
-    pid = yard.process()
-    if stopped:
-        os.kill(pid, signal.SIGSTOP)
-    await yard.row(pid)
-    await yard.row(pid, "before")  # an earlier life of the same process
-    (act,) = await yard.dog.look()
-    assert (act.did, sorted(act.workers)) == ("ended", ["before", "w"])
-    assert yard.children[-1].wait() == -signal.SIGKILL
-    assert await yard.states() == {"w": "dead", "before": "dead"}
-    assert await yard.dog.look() == []
+    """Stopped or not, with all its lives."""
+    async with yard_at(postgres) as yard:
+        pids = [yard.process(), yard.process()]
+        os.kill(pids[0], signal.SIGSTOP)
+        await yard.row(pids[0], "stopped")
+        await yard.row(pids[1], "hangs")
+        await yard.row(pids[1], "before")  # an earlier life of the same process
+        acts = await yard.dog.look()
+        assert {act.did for act in acts} == {"ended"}
+        assert sorted(sorted(act.workers) for act in acts) == [
+            ["before", "hangs"],
+            ["stopped"],
+        ]
+        assert [child.wait() for child in yard.children] == [-signal.SIGKILL] * 2
+        assert {*(await yard.states()).values()} == {"dead"}
+        assert await yard.dog.look() == []
 
 
-@pytest.mark.parametrize(
-    "but", [{"lease_s": 5.0}, {"boot": "another"}, {"room": "another"}, {"boot": ""}]
-)
 async def test_a_living_lease_and_another_machine_are_left_alone(
-    yard: Yard, but: dict[str, Any]
+    postgres: Postgres,
 ) -> None:
-    await yard.row(yard.process(), **but)
-    assert await yard.dog.look() == []
-    assert yard.lives()
-    assert await yard.states() == {"w": "alive"}
+    async with yard_at(postgres) as yard:
+        alone: list[dict[str, Any]] = [
+            {"lease_s": 60.0},
+            {"boot": "another"},
+            {"room": "another"},
+            {"boot": ""},
+        ]
+        for number, but in enumerate(alone):
+            await yard.row(yard.process(), f"w{number}", **but)
+        assert await yard.dog.look() == []
+        assert all(child.poll() is None for child in yard.children)
+        assert {*(await yard.states()).values()} == {"alive"}
 
 
-async def test_a_process_that_has_begun_a_new_life_is_left_alone(yard: Yard) -> None:
-    pid = yard.process()
-    await yard.row(pid, "before")
-    await yard.row(pid, "now", lease_s=5)
-    assert await yard.dog.look() == []
-    assert yard.lives()
+async def test_a_process_that_has_begun_a_new_life_is_left_alone(
+    postgres: Postgres,
+) -> None:
+    async with yard_at(postgres) as yard:
+        pid = yard.process()
+        await yard.row(pid, "before")
+        await yard.row(pid, "now", lease_s=60)
+        assert await yard.dog.look() == []
+        assert yard.lives()
 
 
 async def test_a_worker_that_goes_on_meanwhile_is_left_alone(
-    yard: Yard, monkeypatch: pytest.MonkeyPatch
+    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between the first look and the end it stands down and registers again."""
-    pid = yard.process()
-    await yard.row(pid)
+    async with yard_at(postgres) as yard:
+        pid = yard.process()
+        await yard.row(pid)
 
-    async def goes_on(_: float) -> None:
-        await yard.row(pid, "again", lease_s=5)
+        async def goes_on(_: float) -> None:
+            if "again" not in await yard.states():
+                await yard.row(pid, "again", lease_s=60)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(watchdog.asyncio, "sleep", goes_on)
-        assert await yard.dog.look() == []
-    assert yard.lives()
+        with monkeypatch.context() as patch:
+            patch.setattr(watchdog.asyncio, "sleep", goes_on)
+            assert await yard.dog.look() == []
+        assert yard.lives()
 
 
-async def test_another_process_of_the_same_id_is_left_alone(yard: Yard) -> None:
-    pid = yard.process()
-    await yard.row(pid, started=(start_time(pid) or 0) + 1)
-    (act,) = await yard.dog.look()
-    assert act.did == "gone"
-    assert yard.lives()
-    assert await yard.states() == {"w": "dead"}
+async def test_another_process_of_the_same_id_is_left_alone(postgres: Postgres) -> None:
+    async with yard_at(postgres) as yard:
+        pid = yard.process()
+        await yard.row(pid, started=(start_time(pid) or 0) + 1)
+        (act,) = await yard.dog.look()
+        assert act.did == "gone"
+        assert yard.lives()
+        assert await yard.states() == {"w": "dead"}
 
 
 async def test_a_process_that_has_ended_is_certified_before_its_lease_is_over(
-    yard: Yard,
+    postgres: Postgres,
 ) -> None:
     """Also while nobody has asked for its end."""
-    pid = yard.process()
-    await yard.row(pid, lease_s=60)
-    os.kill(pid, signal.SIGKILL)
-    await until(lambda: start_time(pid) is None)
-    (act,) = await yard.dog.look()
-    assert act.did == "gone"
-    assert await yard.states() == {"w": "dead"}
+    async with yard_at(postgres) as yard:
+        pid = yard.process()
+        await yard.row(pid, lease_s=60)
+        os.kill(pid, signal.SIGKILL)
+        await until(lambda: start_time(pid) is None)
+        (act,) = await yard.dog.look()
+        assert act.did == "gone"
+        assert await yard.states() == {"w": "dead"}
 
 
-async def test_another_user_its_own_process_and_a_hidden_start_are_left(
-    yard: Yard, caplog: pytest.LogCaptureFixture
+async def test_its_own_process_and_a_hidden_start_are_left(
+    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They are told, once in the log."""
-    if os.geteuid() == 0:
-        await yard.row(yard.process(user="nobody"), "user")
-    await yard.row(os.getpid(), "own")
-    await yard.row(yard.process(), "hidden", started=0)
-    for _ in range(2):
+    """They are told."""
+    ended: list[int] = []
+    monkeypatch.setattr(signal, "pidfd_send_signal", lambda held, _: ended.append(held))
+    monkeypatch.setattr(watchdog, "_DIES_S", 0.1)
+    async with yard_at(postgres) as yard:
+        await yard.row(os.getpid(), "own")
+        await yard.row(yard.process(), "hidden", started=0)
         acts = await yard.dog.look()
-        assert {act.did for act in acts} == {"left"}
-        whys = {act.workers: act.why for act in acts}
+        whys = {act.workers: act.why for act in acts if act.did == "left"}
         assert "own process" in whys["own",]
         assert "hidden" in whys["hidden",]
-        assert os.geteuid() != 0 or "runs as user" in whys["user",]
-    assert all(child.poll() is None for child in yard.children)
-    assert {*(await yard.states()).values()} == {"alive"}
-    assert len(caplog.records) == len(acts)
+        assert ended == []
+        assert {*(await yard.states()).values()} == {"alive"}
+
+
+async def test_a_process_of_another_user_is_left(
+    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also by a watchdog with all rights: who may write a row may not end processes."""
+    async with yard_at(postgres) as yard:
+        await yard.row(yard.process())
+        monkeypatch.setattr(os, "geteuid", lambda: 54321)
+        (act,) = await yard.dog.look()
+        assert (act.did, yard.lives()) == ("left", True)
+        assert "runs as user" in act.why
+        assert await yard.states() == {"w": "alive"}
+
+
+async def test_what_is_left_is_logged_once(
+    postgres: Postgres, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with yard_at(postgres) as yard:
+        await yard.row(yard.process(), started=0)
+        for _ in range(2):
+            (act,) = await yard.dog.look()
+            assert act.did == "left"
+        assert len(caplog.records) == 1
 
 
 async def test_it_certifies_nobody_before_the_process_is_gone(
-    yard: Yard, monkeypatch: pytest.MonkeyPatch
+    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A process that waits for a disk lives on for a while after SIGKILL."""
-    await yard.row(yard.process())
-    monkeypatch.setattr(watchdog, "_DIES_S", 0.1)
-    with monkeypatch.context() as patch:
-        patch.setattr(signal, "pidfd_send_signal", lambda *_: None)
-        (act,) = await yard.dog.look()
-    assert act.did == "left"
-    assert "does not end" in act.why
-    assert await yard.states() == {"w": "alive"}
+    async with yard_at(postgres) as yard:
+        await yard.row(yard.process())
+        monkeypatch.setattr(watchdog, "_DIES_S", 0.1)
+        with monkeypatch.context() as patch:
+            patch.setattr(signal, "pidfd_send_signal", lambda *_: None)
+            (act,) = await yard.dog.look()
+        assert act.did == "left"
+        assert "does not end" in act.why
+        assert await yard.states() == {"w": "alive"}
 
 
 async def test_an_answer_of_the_server_that_is_old_ends_nobody(
-    yard: Yard, monkeypatch: pytest.MonkeyPatch
+    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The watchdog was stopped itself, behind its question."""
-    await yard.row(yard.process())
-    times = iter([0.0, 5.0])
-    monkeypatch.setattr(watchdog, "_now", lambda: next(times))
-    assert await yard.dog.look() == []
-    assert yard.lives()
+    async with yard_at(postgres) as yard:
+        await yard.row(yard.process())
+        times = iter([0.0, 5.0])
+        monkeypatch.setattr(watchdog, "_now", lambda: next(times))
+        assert await yard.dog.look() == []
+        assert yard.lives()
 
 
 async def test_a_watchdog_that_is_cut_off_ends_nobody(
-    yard: Yard, monkeypatch: pytest.MonkeyPatch
+    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before its question, and between two."""
-    await yard.row(yard.process())
+    async with yard_at(postgres) as yard:
+        await yard.row(yard.process())
 
-    async def cut(_: float = 0) -> Any:
-        raise ConnectionResetError
+        async def cut(_: float = 0) -> Any:
+            raise ConnectionResetError
 
-    with monkeypatch.context() as patch:
-        patch.setattr(yard.dog._link, "_there", cut)
-        with pytest.raises(DiskError):
-            await yard.dog.look()
-    with monkeypatch.context() as patch:
-        sleep = asyncio.sleep
-
-        async def then_cut(_: float) -> None:
-            await sleep(0)
+        with monkeypatch.context() as patch:
             patch.setattr(yard.dog._link, "_there", cut)
+            with pytest.raises(DiskError):
+                await yard.dog.look()
+        with monkeypatch.context() as patch:
+            sleep = asyncio.sleep
 
-        patch.setattr(watchdog.asyncio, "sleep", then_cut)
-        with pytest.raises(DiskError):
-            await yard.dog.look()
-    assert yard.lives()
+            async def then_cut(_: float) -> None:
+                await sleep(0)
+                patch.setattr(yard.dog._link, "_there", cut)
+
+            patch.setattr(watchdog.asyncio, "sleep", then_cut)
+            with pytest.raises(DiskError):
+                await yard.dog.look()
+        assert yard.lives()
 
 
-async def test_a_standby_says_nothing_about_leases(yard: Yard, tmp_path: Path) -> None:
+async def test_a_standby_says_nothing_about_leases(postgres: Postgres) -> None:
     """A renewal may be on its way to it."""
-    await yard.row(yard.process())
-    with in_memory() as folder, Standby(yard.postgres, folder / "s") as standby:
-        await standby.caught_up()
-        dog = Watchdog(standby.address(yard.schema))
-        await dog.open()
-        with pytest.raises(ReadOnlyError):
-            await dog.look()
-        await dog.close()
-    assert yard.lives()
+    async with yard_at(postgres) as yard:
+        await yard.row(yard.process())
+        with in_memory() as folder, Standby(yard.postgres, folder / "s") as standby:
+            await standby.caught_up()
+            dog = Watchdog(standby.address(yard.schema))
+            await dog.open()
+            with pytest.raises(ReadOnlyError):
+                await dog.look()
+            await dog.close()
+        assert yard.lives()
 
 
 def test_it_is_for_postgresql_only(tmp_path: Path) -> None:
@@ -365,24 +410,27 @@ def test_it_is_for_postgresql_only(tmp_path: Path) -> None:
 
 
 async def test_the_command_goes_on_when_the_server_is_back(
-    yard: Yard, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    postgres: Postgres,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """It tells once that it is cut off."""
-    cut = DiskError(path="x", problem="cut")
-    looks: Iterator[Any] = iter([[], cut, cut, [], EOFError()])
+    async with yard_at(postgres) as yard:
+        cut = DiskError(path="x", problem="cut")
+        looks: Iterator[Any] = iter([[], cut, cut, [], EOFError()])
 
-    class Dog(Watchdog):
-        async def look(self) -> Any:
-            answer = next(looks)
-            if isinstance(answer, Exception):
-                raise answer
-            return answer
+        class Dog(Watchdog):
+            async def look(self) -> Any:
+                answer = next(looks)
+                if isinstance(answer, Exception):
+                    raise answer
+                return answer
 
-    real = asyncio.sleep
-    monkeypatch.setattr(command.asyncio, "sleep", lambda _: real(0))
-    with pytest.raises(EOFError):
-        await command._watch(Dog(yard.address), 0.1, as_json=False)
-    (line,) = caplog.records
-    assert line.message.startswith(
-        "nobody is ended while the server does not answer: x"
-    )
+        real = asyncio.sleep
+        monkeypatch.setattr(command.asyncio, "sleep", lambda _: real(0))
+        with pytest.raises(EOFError):
+            await command._watch(Dog(yard.address), 0.1, as_json=False)
+        (line,) = caplog.records
+        assert line.message.startswith(
+            "nobody is ended while the server does not answer: x"
+        )

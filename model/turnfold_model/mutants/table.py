@@ -30,6 +30,7 @@ from turnfold_model.mutants.sql import SQL
 from turnfold_model.mutants.store import STORE
 from turnfold_model.mutants.telling import TELLING
 from turnfold_model.mutants.waiting import WAITING
+from turnfold_model.mutants.watching import WATCHING
 
 _D = "turnfold._decide"
 _P = "turnfold._runtime.programs"
@@ -468,6 +469,7 @@ MUTANTS: Final = (
     *LATER,
     *SHARDS,
     *SQL,
+    *WATCHING,
     *STORE,
     *KEEPING,
     *DASHBOARD,

@@ -1,5 +1,5 @@
-"""`ownership`: every state of a store that two workers share, and of the traffic
-between its shards; then without each rule."""
+"""`ownership`: every state of a store that two workers share, of the traffic between its
+shards, and of a watchdog; then without each rule."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, Final, TypeVar, get_args
 
 from turnfold_model.command_kit import check_word
-from turnfold_model.ownership_model import routing
+from turnfold_model.ownership_model import routing, watching
 from turnfold_model.ownership_model.world import (
     Class,
     Rules,
@@ -26,6 +26,7 @@ from turnfold_model.tla.tlc_tasks import LEASE_BREAKS, LEASE_RULES
 HELP: Final = "every state of a store that several hosts share (specs/postgres.md)"
 _WORKERS: Final = 2
 CLASSES: Final[Sequence[Class]] = get_args(Class)
+_KINDS: Final = (Rules, routing.Rules, watching.Rules)
 _W = TypeVar("_W")  # a world
 
 
@@ -51,11 +52,12 @@ def run(
 ) -> tuple[dict[str, Any], bool]:
     """All classes with all rules hold; each rule is missed by some class."""
     only = options.only or ""
-    names = [rule.name for kind in (Rules, routing.Rules) for rule in fields(kind)]
+    names = [rule.name for kind in _KINDS for rule in fields(kind)]
     check_word(only, names, "rule")
     end = None if options.seconds is None else time.monotonic() + options.seconds
     sound = [search(kind, Rules(), kind, end) for kind in CLASSES]
     sound.append(search_routing(routing.Rules(), "between shards", end))
+    sound.append(search_watching(watching.Rules(), "watchdog", end))
     for result in sound:
         say(_line(result))
     missed = [
@@ -64,6 +66,11 @@ def run(
     missed += [
         _without_routing(rule.name, end, say)
         for rule in fields(routing.Rules)
+        if only in rule.name
+    ]
+    missed += [
+        _without_watching(rule.name, end, say)
+        for rule in fields(watching.Rules)
         if only in rule.name
     ]
     if options.traces:
@@ -117,6 +124,15 @@ def _without_routing(
     return result
 
 
+def _without_watching(
+    rule: str, end: float | None, say: Callable[[str], None]
+) -> Result:
+    rules = replace(watching.Rules(), **{rule: False})
+    result = search_watching(rules, f"watchdog without {rule}", end)
+    say(_line(result))
+    return result
+
+
 def search(kind: Class, rules: Rules, name: str, end: float | None = None) -> Result:
     """Every state of a seat."""
 
@@ -131,6 +147,14 @@ def search_routing(rules: routing.Rules, name: str, end: float | None = None) ->
     """Search every state of the traffic between shards."""
     nexts = partial(routing.steps, rules=rules)
     return _searched(routing.start(), nexts, routing.broken, name, end)
+
+
+def search_watching(
+    rules: watching.Rules, name: str, end: float | None = None
+) -> Result:
+    """Search every state of a watchdog and a worker."""
+    nexts = partial(watching.steps, rules=rules)
+    return _searched(watching.start(), nexts, watching.broken, name, end)
 
 
 def _searched(

@@ -160,8 +160,9 @@ def written(module: str, traces: list[Trace]) -> str:
         taken = _applied(module, action)
         said = ", ".join(f'"{event}"' for event in sorted(events))
         if action in kind.SILENT:
-            before = trace_lease.BEFORE.get(action) if module == "Lease" else None
-            only = f'TraceSays({{"{before}"}}) /\\ ' if before else ""
+            before = trace_lease.BEFORE.get(action, ()) if module == "Lease" else ()
+            next_is = ", ".join(f'"{event}"' for event in before)
+            only = f"TraceSays({{{next_is}}}) /\\ " if before else ""
             lines.append(f"T{action} == {only}{taken} /\\ TraceStays")
         elif events:
             lines.append(

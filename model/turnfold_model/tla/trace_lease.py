@@ -9,14 +9,15 @@ from types import MappingProxyType
 from typing import Final, NamedTuple
 
 MODULE: Final = "Lease"
-# What no table shows, and the act before which it may have happened.
-BEFORE: Final[Mapping[str, str]] = MappingProxyType(
+# What no table shows, and the acts before which it may have happened.
+BEFORE: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
-        "LeaseEnds": "silence",
-        "Dies": "certify",
-        "Finds": "take",
-        "LosesSeat": "take",
-        "LateRefused": "never_sent",
+        "LeaseEnds": ("silence", "watchdog"),
+        "Dies": ("certify",),
+        "WatchdogEnds": ("watchdog",),
+        "Finds": ("take",),
+        "LosesSeat": ("take",),
+        "LateRefused": ("never_sent",),
     }
 )
 SILENT: Final = frozenset(BEFORE)
@@ -31,6 +32,7 @@ ACTIONS: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
         "hand_over": frozenset({"HandsOver"}),
         "certify": frozenset({"Certified"}),
         "silence": frozenset({"Silent"}),
+        "watchdog": frozenset({"Watchdog"}),
         "falls_behind": frozenset({"Lags"}),
         "failover": frozenset({"FailsOver"}),
     }
@@ -39,7 +41,7 @@ TROUBLE: Final = frozenset({"stored_unanswered", "never_sent", "hand_over"})
 # A recorder does without them: requests, posts, statements that come late, the end of a host.
 UNSEEN: Final = frozenset(
     {
-        *("Watchdog", "LateStored", "Posts", "Sends", "Lands", "Answered", "TimesOut"),
+        *("LateStored", "Posts", "Sends", "Lands", "Answered", "TimesOut"),
         *("Goodbye", "SeenGone", "ReadsAnew", "Notes"),
     }
 )
@@ -52,7 +54,7 @@ OF_SEAT: Final = frozenset(
 OF_LIFE: Final = frozenset(
     {
         *("Register", "LeaseEnds", "Dies", "Goodbye", "SeenGone", "Certified"),
-        *("Watchdog", "Silent", "Sends", "Answered", "TimesOut"),
+        *("WatchdogEnds", "Watchdog", "Silent", "Sends", "Answered", "TimesOut"),
     }
 )
 
