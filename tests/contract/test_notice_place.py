@@ -1,13 +1,15 @@
 """A notice stands directly behind the entry that it tells of (INV-8)."""
 
+from asyncio import Event
 from typing import Any
 
 import pytest
 
 from turnfold import FailureClass, Never, Settings
+from turnfold.enums import BlindPolicy
 from turnfold.notices import DEFAULTS
-from turnfold_model.testing.gateway import Gateway, inbound, spin, turn
-from turnfold_model.testing.platform import Act, accept, reject, unknown
+from turnfold_model.testing.gateway import Gateway, entry, inbound, spin, turn
+from turnfold_model.testing.platform import Act, accept, reject, unknown, wait_for
 
 OFFLINE, REFUSED = FailureClass.NOT_CONNECTED, FailureClass.INVALID_PAYLOAD
 UNDELIVERED, INTERRUPTED = DEFAULTS["undeliverable"], DEFAULTS["interrupted"]
@@ -47,6 +49,34 @@ async def test_a_hold_is_told_before_the_next_answer(lone: Gateway) -> None:
     await lone.advance(MINUTE)
     await spin()
     assert lone.platform.contents == [INTERRUPTED, "2a", "2b", "3"]
+
+
+@pytest.mark.case("V03")
+async def test_an_answer_that_is_given_up_in_doubt_is_told(lone: Gateway) -> None:
+    """Not a single part of it is known to be there. The policy gives it up at once, so
+    it was never parked, and no hold was told."""
+    lone.on_unknown = BlindPolicy.DROP
+    first, *_ = await answered(lone, reject(OFFLINE), unknown())
+    await lone.advance(MINUTE)
+    await spin()
+    assert lone.platform.contents == [INTERRUPTED, "2a", "2b", "3"]
+    (kernel,) = lone.alive
+    assert entry(kernel, first).reason == "outcome_unknown"
+
+
+@pytest.mark.case("V03", "V15")
+async def test_what_the_reader_stopped_in_doubt_is_not_told(lone: Gateway) -> None:
+    first, *_ = await answered(lone, reject(OFFLINE), wait_for(forever := Event()))
+    (kernel,) = lone.alive
+    await lone.advance(MINUTE)
+    await spin()
+    await kernel.abort(first.rpartition(".")[0].replace("entry:", "turn:"), by="me")
+    lone.on_unknown = BlindPolicy.HOLD
+    await lone.restart(kernel)
+    forever.set()
+    await lone.advance(MINUTE)
+    await spin()
+    assert lone.platform.contents == ["2a", "2b", "3"]
 
 
 @pytest.mark.parametrize("dies", [False, True])

@@ -188,6 +188,7 @@ _NOTICE = {
     Reason.ATTEMPTS_EXHAUSTED: "undeliverable",
     Reason.REFUSED: "undeliverable",
     Reason.TOO_OLD: "late",
+    Reason.OUTCOME_UNKNOWN: "interrupted",
 }
 _WHY = {
     TurnOutcome.ABORTED: AbortReason.USER,
@@ -328,8 +329,8 @@ def _tell_what_is_missing(
 
 def _notice_for(finals: list[Entry]) -> str | None:
     for entry in finals:
-        if entry.failure in _NO_ONE_THERE:
-            return None
+        if entry.failure in _NO_ONE_THERE or entry.abort is not None:
+            return None  # nobody reads it, or the reader stopped it
         if entry.reason in _NOTICE:
             return _NOTICE[Reason(entry.reason)]
     return None

@@ -15,6 +15,13 @@ def _broken(name: str, where: str, old: str, new: str, *killers: str) -> Mutant:
 
 TELLING: Final = (
     _broken(
+        "a reader who stopped an answer in doubt is told that it was interrupted",
+        "turnfold._decide.outbox:_notice_for",
+        "entry.abort is not None",
+        "False",
+        f"{_PLACE}::stopped_in_doubt_is_not_told",
+    ),
+    _broken(
         "news of this life are told as news of an earlier one, too",
         "turnfold.api.retelling:Retelling.page",
         "record.position <= span.stop",
