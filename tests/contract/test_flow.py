@@ -490,6 +490,33 @@ async def test_a_ramp_without_an_answer_ends(wild: Gateway) -> None:
     await spin()
 
 
+@pytest.mark.case("S15")
+@pytest.mark.parametrize(("lanes", "first"), [(40, 10), (10, 10)])
+async def test_a_worker_that_begins_with_a_backlog_tries_a_few_lanes_first(
+    wild: Gateway, lanes: int, first: int
+) -> None:
+    """It does not know what the platform allows: a thousand calls may be under way
+    before the first one is refused."""
+    line = Line()
+    line.up = True
+    wild.channels = {("other", "default"): line}
+    kernel = await wild.start()
+    for n in range(lanes):
+        await kernel.enqueue(route(f"c{n}"), f"{n}")
+    await wild.end()
+    wild.channels = {("t", "default"): line}
+    await wild.start()
+    await spin()
+    assert len(line.texts) == first
+    line.go.release()
+    await spin()
+    assert len(line.texts) == min(first + 2, lanes)
+    for _ in range(lanes):
+        line.go.release()
+    await spin()
+    assert len(set(line.texts)) == lanes
+
+
 @pytest.mark.case("S04")
 async def test_an_account_that_was_said_to_be_offline_is_tried_now_and_then(
     lone: Gateway,

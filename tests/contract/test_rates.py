@@ -8,7 +8,7 @@ import pytest
 
 from turnfold import Accepted, InvalidInputError, Kernel, Rate, Receipt
 from turnfold._runtime.flow import Pace
-from turnfold_adapters.stores.memory import MemoryStore
+from turnfold_adapters.stores.memory import MemoryDisk, MemoryStore
 from turnfold_model.testing.clock import FakeClock
 from turnfold_model.testing.gateway import driver_of, route, spin
 
@@ -52,6 +52,24 @@ async def test_an_account_sends_no_faster_than_was_declared() -> None:
     assert len(watch.came) == 20
     assert min(watch.gaps()) >= 100
     assert max(watch.gaps()) <= 110
+
+
+async def test_a_backlog_goes_no_faster_than_was_declared() -> None:
+    clock, disk = FakeClock(), MemoryDisk()
+    watch = Watch(clock)
+    async with Kernel(MemoryStore(disk), clock=clock) as kernel:
+        for n in range(20):
+            await kernel.enqueue(route(f"c{n}"), "hi")
+    kernel = Kernel(MemoryStore(disk), clock=clock)
+    kernel.attach("t", watch, on_unknown="hold", rate=Rate(account=10))
+    async with kernel:
+        for _ in range(210):
+            clock.pass_ms(10)
+            driver_of(kernel).look_again()
+            await spin()
+        await kernel.at_rest(1)
+    assert len(watch.came) == 20
+    assert min(watch.gaps()) >= 100
 
 
 async def test_a_conversation_has_a_rate_of_its_own() -> None:

@@ -454,6 +454,7 @@ class Driver(Mending):
         folded."""
         some = list(islice(keys, _AT_ONCE))
         if some and self.epoch and not self.draining:
+            self.flow.begins(key.name for key in some if key.what == "lane")
             self.start(some)
             asyncio.get_running_loop().call_soon(self._start_some, keys)
         self._set_alarm()

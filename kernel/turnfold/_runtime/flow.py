@@ -15,6 +15,7 @@ them.
 
 import asyncio
 import heapq
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from attrs import define, field
@@ -203,7 +204,7 @@ class Pace:
         if 0.0 < self.interval < _FAST_MS:  # without a pace all lanes would go at once
             self.interval = _FAST_MS if self.waiting else 0.0
         if self.credit is not None:
-            self.credit, self.next_at = self.credit + _RAMP, now + _RAMP_MS
+            self.ramp(self.credit + _RAMP, now)
 
     def open(self, now: int) -> None:
         """The probe has an answer: the others follow at the pace."""
@@ -211,9 +212,13 @@ class Pace:
             self.cost, self.shut, self.opened = self.next_at - self.shut, None, now
         self.half_open, self.probe, self.refused = False, None, 0
         if not self.interval and len(self.waiting) > _HERD:
-            self.credit, self.next_at = _RAMP, now + _RAMP_MS
+            self.ramp(_RAMP, now)
             return
         self.next_at = max(self.next_at, now + self.interval)
+
+    def ramp(self, first: int, now: int) -> None:
+        """Let the `first` lanes go, and more with each answer: no rate is known."""
+        self.credit, self.next_at = first, now + _RAMP_MS
 
     def released(self, now: int) -> list[str]:
         """The lanes that the pace lets go now."""
@@ -229,7 +234,8 @@ class Pace:
     def over(self, now: int) -> bool:
         """Can this pace be forgotten? Its account is idle for so long that a new refusal
         costs little."""
-        if self.half_open or self.waiting:
+        begins = self.credit is not None and not self.accepted and now < self.next_at
+        if self.half_open or self.waiting or begins:
             return False
         idle = 0.0 if self.interval <= self.least else self._kept_ms()
         moving = self.granted or self.flying
@@ -245,6 +251,7 @@ class Flow:
         self._clock, self._start = clock, start
         self.places = Places(places)
         self._paces: dict[str, Pace] = {}
+        self._begun = Counter[str]()  # account's gate -> lanes that a new worker starts
         self._failing: dict[str, set[str]] = {}  # account's gate -> lanes in a row
         self._broken: dict[str, set[str]] = {}  # account's gate -> entries in a row
         self._limits = Limits()
@@ -276,10 +283,20 @@ class Flow:
 
     def begin(self, gates: Iterable[Gate]) -> None:
         """Begin as a new worker: one probe behind each closed gate."""
-        self._paces = {}
+        self._paces, self._begun = {}, Counter()
         for gate in gates:
             pace = self._pace(gate.stream)
             pace.half_open, pace.since = True, gate.updated
+
+    def begins(self, lanes: Iterable[str]) -> None:
+        """A new worker starts these lanes next. Of an account that has many a few go
+        first: nobody knows what the platform allows."""
+        for lane in lanes:
+            name = gates_of(lane)[0]
+            self._begun[name] += 1
+            known = name in self._paces or self._declared(name)
+            if self._begun[name] == _HERD + 1 and not known:
+                self._pace(name).ramp(_HERD, self._clock.now())
 
     def _pace(self, name: str) -> Pace:
         """The pace of a gate; a new one starts with the declared rate, if any."""

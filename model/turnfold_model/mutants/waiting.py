@@ -294,6 +294,27 @@ WAITING: Final = (
         f"{_FLOW}::growing_pace",
     ),
     _broken(
+        "a worker that begins sends its whole backlog at once",
+        "turnfold._runtime.flow:Flow.begins",
+        "self._begun[name] == _HERD + 1",
+        "False",
+        f"{_FLOW}::begins_with_a_backlog",
+    ),
+    _broken(
+        "the ramp of a worker that begins is over before a lane has asked",
+        "turnfold._runtime.flow:Pace.over",
+        "self.half_open or self.waiting or begins",
+        "self.half_open or self.waiting",
+        f"{_FLOW}::begins_with_a_backlog",
+    ),
+    _broken(
+        "a worker that begins does not know what was declared",
+        "turnfold._runtime.flow:Flow.begins",
+        "name in self._paces or self._declared(name)",
+        "name in self._paces",
+        f"{_RATES}::a_backlog_goes_no_faster",
+    ),
+    _broken(
         "a ramp without an answer never ends",
         "turnfold._runtime.flow:Pace._take",
         "now >= self.next_at",
