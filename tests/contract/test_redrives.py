@@ -321,6 +321,21 @@ async def test_a_bounce_while_it_is_sent_again_leaves_the_debt(
     assert (found.count(Redriven), found.count(Bounced)) == (2, 1)
 
 
+async def test_a_receipt_that_bounced_is_no_evidence_after_a_redrive(
+    gateway: Gateway,
+) -> None:
+    kernel, name, final = await dead(gateway, wait_for(_set()))
+    await kernel.bounced(final, detail="blocked")
+    await wanted(kernel, final)
+    late = Accepted(receipt=Receipt(ids=("m1",)))
+    told = await kernel.append(lambda draft: settle(draft, final, 0, 1, late))
+    assert (told, phase(kernel, name)) == (False, ANSWERED)
+    await kernel.let_go("t/default", by="op")
+    await spin()
+    assert phase(kernel, name) == REPLIED
+    assert gateway.platform.contents.count("a") == 2
+
+
 async def test_no_run_speaks_for_a_turn_that_is_open_again(gateway: Gateway) -> None:
     go_on, said = asyncio.Event(), []
 

@@ -205,12 +205,18 @@ def with_first(**facts: Any) -> Entry:
     return evolve(ENTRY, parts=(PART, PART), part=1, others=gathered([first]))
 
 
+M = ("m",)
+
+
 def test_a_receipt_is_evidence_for_a_part_that_has_none() -> None:
-    assert rules.may_be_accepted(ENTRY, 0)
-    assert not rules.may_be_accepted(ENTRY, 2)  # there is no such part
-    assert rules.may_be_accepted(with_first(end=PartEnd.REFUSED), 0)
+    assert rules.may_be_accepted(ENTRY, 0, M)
+    assert not rules.may_be_accepted(ENTRY, 2, M)  # there is no such part
+    assert rules.may_be_accepted(with_first(end=PartEnd.REFUSED), 0, M)
     for end in (PartEnd.DELIVERED, PartEnd.BOUNCED):
-        assert not rules.may_be_accepted(with_first(end=end), 0)
+        assert not rules.may_be_accepted(with_first(end=end), 0, M)
+    for again in (with_first(void=M), evolve(ENTRY, void=M)):
+        assert not rules.may_be_accepted(again, 0, M)
+        assert rules.may_be_accepted(again, 0, ("n",))
 
 
 @pytest.mark.parametrize(("unsettled", "proven"), [(1, False), (0, True), (-1, True)])

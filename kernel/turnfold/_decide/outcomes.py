@@ -114,9 +114,9 @@ def _late_placeholder(
 def _late(
     draft: UnitOfWork, entry: Entry, part: int, number: int, outcome: Outcome
 ) -> bool:
-    if not isinstance(outcome, Accepted) or not rules.may_be_accepted(entry, part):
+    receipt = outcome.receipt if isinstance(outcome, Accepted) else None
+    if receipt is None or not rules.may_be_accepted(entry, part, receipt.ids):
         return False
-    receipt = outcome.receipt
     event = o.LateReceipt(
         part=part, attempt=number, receipt=receipt.ids, thread=receipt.thread
     )

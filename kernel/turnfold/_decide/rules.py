@@ -11,7 +11,7 @@ from attrs import evolve
 from msgspec.structs import replace
 
 from turnfold._log.outbox_events import PlannedPart
-from turnfold._state.entry import Entry, known
+from turnfold._state.entry import Entry, is_void, known
 from turnfold._state.fold import PERSON, Gate, State, unseen
 from turnfold._state.turn import Turn
 from turnfold.enums import (
@@ -118,12 +118,13 @@ def next_dropped(entry: Entry, refused: Decoration | None) -> Decoration | None:
     return next(iter(left), None)
 
 
-def may_be_accepted(entry: Entry, part: int) -> bool:
+def may_be_accepted(entry: Entry, part: int, receipt: tuple[str, ...]) -> bool:
     """INV-4: a receipt is evidence for a part without a receipt. It outweighs a
-    refusal."""
+    refusal. A receipt that bounced is none, also after a redrive."""
     state = known(entry.others, part)
     ends = (PartEnd.DELIVERED, PartEnd.BOUNCED)
-    return part < entry.count and (state is None or state.end not in ends)
+    wanted = part < entry.count and (state is None or state.end not in ends)
+    return wanted and not is_void(entry, part, receipt)
 
 
 def in_force(part: PlannedPart, claimed: PartClass) -> PlannedPart:

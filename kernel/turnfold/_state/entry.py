@@ -456,6 +456,14 @@ def reopened(others: Parts, part: int) -> Parts:
     return others if state is None else with_part(others, replace(state, end=None))
 
 
+def is_void(entry: Entry, part: int, receipt: tuple[str, ...]) -> bool:
+    """Has this receipt of a part bounced? Then it is no evidence again."""
+    if part == entry.part:
+        return bool(receipt) and receipt == entry.void
+    state = known(entry.others, part)
+    return state is not None and bool(receipt) and receipt == state.void
+
+
 def renewed(state: PartState) -> PartState:
     """A part after a redrive: its attempts stay counted, its doubt stays, and its
     budgets begin anew. It is open, unless it is delivered."""

@@ -21,6 +21,7 @@ from turnfold._state.entry import (
     first_doubted,
     first_open,
     gathered,
+    is_void,
     known,
     put_down,
     renewed,
@@ -497,8 +498,7 @@ def _late(e: Entry, event: o.LateReceipt) -> None:
     """Evidence for one part, in any phase of the entry. A closed entry changes its end
     only if all its parts have arrived by now."""
     before = known(e.others, event.part)
-    void = e.void if event.part == e.part else before.void if before else ()
-    if event.part >= e.count or (void and event.receipt == void):
+    if event.part >= e.count or is_void(e, event.part, event.receipt):
         return
     if before is not None and before.end in (PartEnd.DELIVERED, PartEnd.BOUNCED):
         return

@@ -12,7 +12,7 @@ from typing import Any
 from attrs import frozen
 
 from turnfold._log import outbox_events as o
-from turnfold._state.entry import Entry
+from turnfold._state.entry import Entry, is_void
 from turnfold.audit.findings import Findings, Rule
 from turnfold.errors import InvalidInputError
 
@@ -108,7 +108,7 @@ class Witness:
             case o.PartDelivered() | o.Delivered():
                 if event.suppressed is None and event.by is None:
                     self._accepted(entry, event.part, event.receipt, position)
-            case o.LateReceipt():
+            case o.LateReceipt() if not is_void(entry, event.part, event.receipt):
                 self._accepted(entry, event.part, event.receipt, position)
             case o.Resolved():
                 self._grant(entry, event.part)

@@ -56,6 +56,13 @@ GUARDS: Final = (
     _says("not_quarantined", True, "crash:deaths"),
     _says("may_be_accepted", True, _ALONE),
     _says("may_be_accepted", False, _ALONE),
+    _without(
+        "a receipt that bounced is evidence after a redrive",
+        "may_be_accepted",
+        "wanted and not is_void(entry, part, receipt)",
+        "wanted",
+        _ALONE,
+    ),
     _says("resend_allowed", True, "crash:blind-hold", "crash:lookup"),
     _says("resend_allowed", False, "crash:keyed"),
     _says("resends_left", True, f"{_DOUBT}::and_then_asks"),
