@@ -397,8 +397,7 @@ class OlderSchemaError(StoreError):
 
 @define(kw_only=True, slots=False)
 class NotAStoreError(StoreError):
-    """Raised on opening a path with another kind of file, or without a file where none
-    may be made."""
+    """Raised on opening a path that holds something else, or nothing."""
 
     code = "store.not_a_store"
     template = "{path} is not a turnfold store: {problem}; check the path"
@@ -440,11 +439,12 @@ class DiskError(StoreError):
 
 @define(kw_only=True, slots=False)
 class ReadOnlyError(StoreError):
-    """Raised by every write to a store that was opened for reading only."""
+    """Raised by every write to a store that can only be read."""
 
     code = "store.read_only"
-    template = "{path} is open for reading only; open it for writing to change it"
+    template = "{path} is {problem}"
     path: str
+    problem: str = "open for reading only; open it for writing to change it"
 
 
 @define(kw_only=True, slots=False)

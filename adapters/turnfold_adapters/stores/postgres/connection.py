@@ -53,6 +53,11 @@ _POOLER = (
 # The prepared statement of another client is there, or ours is not.
 _POOLED = {"42P05", "26000"}
 
+STANDBY = (
+    "on a standby, which can only be read; to change it, give the address of the primary,"
+    " or promote this server"
+)
+
 # SQLSTATEs. A state in none of these sets leaves the outcome of a commit unknown.
 _BUSY = {"40001", "40P01", "55P03"}
 _NO_ROOM = {"53000", "53100", "53200", "53300", "53400"}
@@ -344,7 +349,7 @@ def translated(exc: Exception, address: str) -> StoreError | InvalidInputError:
     if state in _NO_STORE:
         return NotAStoreError(path=address, problem=problem)
     if state == "25006":
-        return ReadOnlyError(path=address)
+        return ReadOnlyError(path=address, problem=STANDBY)
     if isinstance(exc, asyncpg.DataError):
         return InvalidInputError(field="value", problem=problem)
     return FateUnknownError(path=address, problem=problem)
@@ -357,6 +362,12 @@ def stored_nothing(exc: Exception) -> bool:
     if state[:2] in ("22", "23"):
         return True
     return not isinstance(translated(exc, ""), FateUnknownError)
+
+
+def is_cancelled_by_recovery(exc: Exception) -> bool:
+    """Has a standby ended this question, because it was in the way of what the primary
+    did? For a question that stores nothing: it can be asked again."""
+    return getattr(exc, "sqlstate", None) == "40001"
 
 
 def _said(exc: Exception) -> str:

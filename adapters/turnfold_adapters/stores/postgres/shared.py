@@ -7,21 +7,24 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from turnfold.errors import InvalidInputError
+from turnfold.errors import InvalidInputError, ReadOnlyError
 from turnfold.ports.store import BLANK
 from turnfold_adapters.stores.postgres.bell import Bells
 from turnfold_adapters.stores.postgres.combining import Combiner
 from turnfold_adapters.stores.postgres.connection import (
     FAILURES,
+    STANDBY,
     Link,
     Place,
     Session,
+    is_cancelled_by_recovery,
     of_reading,
 )
 from turnfold_adapters.stores.postgres.ownership import LeaseSeats, Life
 from turnfold_adapters.stores.postgres.schema import check, prepare
 
 _T = TypeVar("_T")
+_TRIES = 3  # of a question
 
 
 class Shared:
@@ -57,6 +60,8 @@ class Shared:
     async def _prepare(self, session: Session, *, read_only: bool) -> None:
         place, connection = self.place, session.connection
         if not read_only:
+            if await connection.fetchval("SELECT pg_is_in_recovery()"):
+                raise ReadOnlyError(path=place.address, problem=STANDBY)
             await prepare(connection, place.schema, BLANK.hash, place.shards or 1)
         made = await check(connection, place.schema, place.address, read_only=read_only)
         if place.shards not in (None, made):
@@ -91,12 +96,13 @@ class Shared:
     async def asked(
         self, ask: Callable[[Session], Awaitable[_T]], shard: int = 0
     ) -> _T:
-        """Ask, and once more if the connection broke."""
-        for last in (False, True):
+        """Ask, and again if the connection broke or a standby cancelled it."""
+        for left in reversed(range(_TRIES)):
             try:
                 async with self._read.used(shard) as connection:
                     return await ask(connection)
             except FAILURES as exc:
-                if last or not self._read.broken:
+                broken = self._read.broken and left == _TRIES - 1
+                if not (broken or (left and is_cancelled_by_recovery(exc))):
                     raise of_reading(exc, self.place.address) from exc
         raise AssertionError  # the loop returns or raises

@@ -30,6 +30,7 @@ from turnfold.errors import ReadOnlyError
 from turnfold.logs import lines
 from turnfold_adapters.stores.postgres.connection import (
     FAILURES,
+    STANDBY,
     Link,
     Place,
     Session,
@@ -119,7 +120,7 @@ class Watchdog:
         by the next look."""
         rows = await self._asked(_lives)
         if any(row["standby"] for row in rows):
-            raise ReadOnlyError(path=self._place.address)
+            raise ReadOnlyError(path=self._place.address, problem=STANDBY)
         processes = [*{_name(r): r for r in rows if r["id"] is not None}.values()]
         gone = [row for row in processes if is_gone(row)]
         acts = [await self._certify(row, "gone") for row in gone]
