@@ -427,6 +427,9 @@ def _queue_notice(
     )
     _withdraw_notices(draft, turn, AbortReason.SUPERSEDED)
     queue(draft, intent)
+    if not all(rules.history_is_whole(e, draft.restored_at) for e in about):
+        # In the lost history this notice may have been told.
+        let_pass(draft, draft.emit(name, o.Doubted(reason="restored")))
     return name
 
 

@@ -15,6 +15,13 @@ def _broken(name: str, where: str, old: str, new: str, *killers: str) -> Mutant:
 
 TELLING: Final = (
     _broken(
+        "a notice that the lost history may have told is told again",
+        "turnfold._decide.outbox:_queue_notice",
+        "not all((rules.history_is_whole(e, draft.restored_at) for e in about))",
+        "False",
+        "test:contract/test_restored_notice.py::is_not_told_again",
+    ),
+    _broken(
         "a reader who stopped an answer in doubt is told that it was interrupted",
         "turnfold._decide.outbox:_notice_for",
         "entry.abort is not None",
