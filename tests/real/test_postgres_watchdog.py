@@ -107,7 +107,7 @@ async def test_another_host_goes_on_when_the_watchdog_has_ended_a_stopped_worker
     more = f"&shards={shards}" if shards > 1 else ""
     scene = Scene(postgres.address() + WAITS + more, tmp_path / "shown")
     with running(scene) as pid:
-        await until(lambda: is_silent(pid))
+        await until(lambda: is_silent(pid), 30)
         monkeypatch.setattr(ownership, "room", lambda: "another host")
         async with Kernel(scene.address, settings=SETTINGS) as kernel:
             channel = FileChannel(scene.platform, scene.delivery)
@@ -116,7 +116,7 @@ async def test_another_host_goes_on_when_the_watchdog_has_ended_a_stopped_worker
             assert len(shown(scene.platform)) == 1
             code, (act,) = await turnfold_watchdog(scene.address, "--once")
             assert (code, act["did"], act["pid"]) == (0, "ended", pid)
-            await until(lambda: len(shown(scene.platform)) == 2)
+            await until(lambda: len(shown(scene.platform)) == 2, 30)
             to = Route(channel="t", conversation="1")
             again = await kernel.enqueue(to, "stop", key="stop")
             assert await again.settled(20_000) is Status.DELIVERED
@@ -286,7 +286,7 @@ async def test_a_process_that_has_ended_is_certified_before_its_lease_is_over(
         pid = yard.process()
         await yard.row(pid, lease_s=60)
         os.kill(pid, signal.SIGKILL)
-        await until(lambda: start_time(pid) is None)
+        await until(lambda: start_time(pid) is None, 30)
         (act,) = await yard.dog.look()
         assert act.did == "gone"
         assert await yard.states() == {"w": "dead"}
