@@ -129,8 +129,8 @@ SQL: Final = (
         "a commit shows a token and not its owner",
         f"{_COMBINER}._alone",
         "ONE",
-        "owner = $43 AND",
-        "$43::text <> '' AND",
+        "owner = $7 AND",
+        "$7::text <> '' AND",
         f"{_BACK}::test_a_worker_of_a_lost_take_shares_its_token_with_nobody",
     ),
     _many(

@@ -139,14 +139,14 @@ class Combiner:
 
     async def _together(self, connection: Any, batch: Sequence[Part]) -> list[bool]:
         shards = [part.shard for part in batch]
-        values = of_many(shards, [part.values for part in batch])
-        stored = {row[0] for row in await connection.fetch(MANY, *values)}
+        statement = of_many(MANY, shards, [part.values for part in batch])
+        stored = {row[0] for row in await connection.fetch(*statement)}
         return [shard in stored for shard in shards]
 
     async def _alone(self, connection: Any, part: Part) -> _Answer:
         try:
             stored = await Session(connection, part.shard).fetchval(
-                ONE, *of_one(part.values)
+                *of_one(ONE, part.values)
             )
         except FAILURES as exc:
             if not stored_nothing(exc):

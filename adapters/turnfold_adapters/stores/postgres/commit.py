@@ -165,7 +165,7 @@ class Committer:
                 return False
             await take_out(connection, prune)
             self.forget()
-            return bool(await connection.fetchval(ONE, *of_one(values)))
+            return bool(await connection.fetchval(*of_one(ONE, values)))
 
     def _used(self) -> AbstractAsyncContextManager[Session]:
         return self._link.used(self._shard)

@@ -11,7 +11,9 @@ circle.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from functools import cache
 from itertools import accumulate
 from typing import Any, Final
 
@@ -69,38 +71,38 @@ ONE = f"""
 WITH own AS (
     UPDATE shard SET position = $3, head = $4, last_at = coalesce($5, last_at)
     WHERE shard = SHARD AND position = $1 AND head = $2
-        AND ($6::bigint IS NULL OR (owner = $43 AND token = $6::bigint))
+        AND ($6::bigint IS NULL OR (owner = $7 AND token = $6::bigint))
     RETURNING shard),
-l AS (INSERT INTO log SELECT SHARD, r.* FROM {_unnest(_LOG, 7)}),
+l AS (INSERT INTO log SELECT SHARD, r.* FROM {_unnest(_LOG, 8)}),
 s AS (
-    INSERT INTO stream AS s SELECT SHARD, r.* FROM {_unnest(_STREAM, 16)}{_NEW_SUMMARY}),
+    INSERT INTO stream AS s SELECT SHARD, r.* FROM {_unnest(_STREAM, 17)}{_NEW_SUMMARY}),
 b AS (
-    INSERT INTO body SELECT SHARD, r.* FROM {_unnest(_BODY, 31)}),
+    INSERT INTO body SELECT SHARD, r.* FROM {_unnest(_BODY, 32)}) /* side */,
 e AS (
     UPDATE body SET salt = NULL, data = NULL
-    FROM unnest($35::bigint[], $36::int[]) AS r(stream, number)
+    FROM unnest($36::bigint[], $37::int[]) AS r(stream, number)
     WHERE body.shard = SHARD AND body.stream = r.stream AND body.number = r.number
         AND EXISTS (SELECT FROM own)),
 k AS (
     INSERT INTO dedupe (key, name, shard)
-    SELECT r.*, SHARD FROM {_unnest(_KEY, 37)}
+    SELECT r.*, SHARD FROM {_unnest(_KEY, 38)}
         AND NOT EXISTS (SELECT FROM inbox AS p WHERE p.key = r.key
-            AND (p.stream = r.name OR p.id = ANY ($39::text[])))),
+            AND (p.stream = r.name OR p.id = ANY ($40::text[])))),
 g AS (  -- a command that ends now gives its key to the stream that it went into
-    UPDATE dedupe SET name = r.name FROM unnest($37::text[], $38::text[]) AS r(key, name)
+    UPDATE dedupe SET name = r.name FROM unnest($38::text[], $39::text[]) AS r(key, name)
     WHERE dedupe.key = r.key AND EXISTS (SELECT FROM own)
         AND EXISTS (SELECT FROM inbox AS p
-            WHERE p.key = r.key AND p.id = ANY ($39::text[]))),
+            WHERE p.key = r.key AND p.id = ANY ($40::text[]))),
 i AS (
-    DELETE FROM inbox WHERE shard = SHARD AND id = ANY ($39::text[]) AND EXISTS (SELECT FROM own)
+    DELETE FROM inbox WHERE shard = SHARD AND id = ANY ($40::text[]) AND EXISTS (SELECT FROM own)
     RETURNING key, stream),
 f AS (  -- keys of commands that ended without their stream
     DELETE FROM dedupe AS d USING i
-    WHERE d.key = i.key AND d.name = i.stream AND d.key <> ALL ($37::text[])),
+    WHERE d.key = i.key AND d.name = i.stream AND d.key <> ALL ($38::text[])),
 a AS (
     INSERT INTO answer (id, at, data, shard)
-    SELECT r.*, SHARD FROM {_unnest(_ANSWER, 40)}
-    ON CONFLICT DO NOTHING)
+    SELECT r.*, SHARD FROM {_unnest(_ANSWER, 41)}
+    ON CONFLICT DO NOTHING) /* end */
 SELECT count(*) FROM own
 """
 
@@ -121,8 +123,8 @@ _OWN = "r.shard IN (SELECT shard FROM own)"
 _ENDS = "p.shard = r.shard AND p.id IN (SELECT id FROM done WHERE done.shard = r.shard)"
 MANY = f"""
 WITH want AS MATERIALIZED (SELECT * FROM {_WANT}),
-keys AS MATERIALIZED (SELECT * FROM {_KEYS}),
-done AS MATERIALIZED (SELECT * FROM {_ENDED}),
+/* side */ keys AS MATERIALIZED (SELECT * FROM {_KEYS}),
+done AS MATERIALIZED (SELECT * FROM {_ENDED}), /* end */
 locked AS MATERIALIZED (
     SELECT s.shard FROM shard AS s JOIN want AS w ON w.shard = s.shard
     WHERE s.position = w.base AND s.head = w.base_head
@@ -136,7 +138,7 @@ own AS (
 l AS (INSERT INTO log SELECT r.* FROM {_LOGS} WHERE {_OWN}),
 s AS (
     INSERT INTO stream AS s SELECT r.* FROM {_STREAMS} WHERE {_OWN}{_NEW_SUMMARY}),
-b AS (INSERT INTO body SELECT r.* FROM {_BODIES} WHERE {_OWN}),
+b AS (INSERT INTO body SELECT r.* FROM {_BODIES} WHERE {_OWN}) /* side */,
 e AS (
     UPDATE body SET salt = NULL, data = NULL FROM {_ERASURES}
     WHERE body.shard = r.shard AND body.stream = r.stream AND body.number = r.number
@@ -162,7 +164,7 @@ f AS (  -- keys of commands that ended without their stream
 a AS (
     INSERT INTO answer (id, at, data, shard)
     SELECT r.id, r.at, r.data, r.shard FROM {_ANSWERS} WHERE {_OWN}
-    ON CONFLICT DO NOTHING)
+    ON CONFLICT DO NOTHING) /* end */
 SELECT shard FROM own
 """
 UPDATE_SUMMARY = f"""
@@ -173,6 +175,8 @@ UPDATE stream SET {
 } WHERE shard = SHARD AND id = $1
 """
 _WIDTHS: Final = [len(_names(columns)) for columns in _TABLES]
+_MAIN = 3  # tables that nearly every commit writes to; the others are aside
+_ASIDE = re.compile(r"/\* side \*/.*?/\* end \*/", re.DOTALL)
 _Row = tuple[Any, ...]
 
 
@@ -185,21 +189,34 @@ class Values:
     head: _Row
     tables: Sequence[Sequence[_Row]]
 
-
-def of_one(values: Values) -> list[Any]:
-    """The arguments of `ONE`."""
-    *head, owner = values.head
-    tables = zip(values.tables, _WIDTHS, strict=True)
-    return [*head, *(c for table in tables for c in _columns(*table)), owner]
+    @property
+    def plain(self) -> bool:
+        """Has it no rows for the tables aside?"""
+        return not any(self.tables[_MAIN:])
 
 
-def of_many(shards: Sequence[int], values: Sequence[Values]) -> list[Any]:
-    """The arguments of `MANY`; `values`: of each of the shards."""
-    merged: list[Sequence[Any]] = [
-        shards,
-        *zip(*(of.head for of in values), strict=True),
-    ]
-    for n, width in enumerate(_WIDTHS):
+@cache
+def without_sides(sql: str) -> str:
+    """`ONE` or `MANY` for plain values. The parts for the tables aside take time, even
+    without rows: at the server, and to encode their empty columns."""
+    return _ASIDE.sub("", sql)
+
+
+def of_one(sql: str, values: Values) -> list[Any]:
+    """`ONE` as `sql`, with its arguments."""
+    tables = [*zip(values.tables, _WIDTHS, strict=True)]
+    if values.plain:
+        sql, tables = without_sides(sql), tables[:_MAIN]
+    return [sql, *values.head, *(c for table in tables for c in _columns(*table))]
+
+
+def of_many(sql: str, shards: Sequence[int], values: Sequence[Values]) -> list[Any]:
+    """`MANY` as `sql`, with its arguments. `values`: of each of the shards."""
+    widths = _WIDTHS
+    if all(of.plain for of in values):
+        sql, widths = without_sides(sql), widths[:_MAIN]
+    merged: list[Any] = [sql, shards, *zip(*(of.head for of in values), strict=True)]
+    for n, width in enumerate(widths):
         pairs = [*zip(shards, (of.tables[n] for of in values), strict=True)]
         merged.append([shard for shard, rows in pairs for _ in rows])
         merged += _columns([row for _, rows in pairs for row in rows], width)
