@@ -172,6 +172,20 @@ SQL: Final = (
         f"{_TOGETHER}::test_a_key_of_a_shard_that_is_refused_stays_free",
     ),
     _broken(
+        "no commit stores keys, answers and what it erases",
+        f"{_AT}.statement:Values.plain",
+        "not any(self.tables[_MAIN:])",
+        "True",
+        f"{_SHARDS}::test_a_key_belongs_to_one_shard",
+    ),
+    _broken(
+        "a commit without keys takes those of another shard with it",
+        f"{_AT}.statement:of_many",
+        "all(of.plain for of in values)",
+        "any(of.plain for of in values)",
+        f"{_TOGETHER}::test_a_commit_without_keys_leaves_the_keys_of_others_in_their_statement",
+    ),
+    _broken(
         "one answer for all shards of a statement",
         f"{_COMBINER}._together",
         "shard in stored",
