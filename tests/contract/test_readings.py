@@ -9,15 +9,14 @@ from itertools import islice
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.fast import test_audit, test_reference
+from tests.fast.audit_logs import records
 
 from turnfold_model.edge_walks.stage import logs
 from turnfold_model.edge_walks.walks import WALKS
 from turnfold_model.readings.compare import judged
 from turnfold_model.readings.damage import WAYS, Log, damaged
 from turnfold_model.reference import as_events
-
-from . import test_audit, test_reference
-from .audit_logs import records
 
 EVERY = 37  # of all damaged logs; tests/formal tries more of them
 
