@@ -126,6 +126,9 @@ async def test_a_second_failure_ends_the_turn_again_and_tells_nobody_twice(
     kernel, name, final = await dead(gateway, reject(BAD))
     assert gateway.platform.contents == [TOLD]
     told = turn(kernel, name).notice
+    shown = await kernel.inspect.show(name)
+    said = "over: failed (refused), and the user is told"
+    assert said in [step.text for step in shown.happened]
     for _ in range(2):
         gateway.platform.plays(reject(BAD))
         await kernel.redrive(final, by="op")

@@ -196,7 +196,7 @@ def _turn_end(event: Event) -> str | None:
         case t.Completed():
             return f"over: {event.outcome}"
         case t.Failed():
-            notice = ", and the user is describe" if event.notice else ""
+            notice = ", and the user is told" if event.notice else ""
             return f"over: {event.outcome} ({event.reason}){notice}"
         case t.TurnAborted():
             return f"over: {event.outcome}{by(event.by)}"
