@@ -162,7 +162,8 @@ class Clock:
         """Log time, wall time and `sure_from` of the same moment."""
         wall, boot = self._wall_ms(), self.mono_ms()
         log = self._log_time(wall, boot)
-        return log, wall, 0 if self._trusts(boot) else self._known[-1].sure
+        agreement = self._known[-1]  # log time has just asked if it is trusted
+        return log, wall, 0 if agreement.trusted else agreement.sure
 
     def _log_time(self, wall: int, boot: int) -> int:
         agreement = self._known[-1]

@@ -1,5 +1,6 @@
 """The pytest plugin, as another project's CI uses it."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -74,4 +75,4 @@ def test_the_edges_that_no_test_has_taken_are_listed(
     assert done.returncode == 0, done.stdout
     assert "outbox.delivered: in_doubt -> delivered" in done.stdout
     assert "outbox.delivered: dispatched -> delivered" not in done.stdout
-    assert "4 of 150 edges were taken" in done.stdout
+    assert re.search(r"^4 of \d+ edges were taken$", done.stdout, re.MULTILINE)

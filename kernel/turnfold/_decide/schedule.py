@@ -186,7 +186,8 @@ def _act_of(draft: UnitOfWork, entry: Entry) -> PartAct:
 
 
 def _ready(draft: UnitOfWork, entry: Entry) -> Step:
-    if not _here(draft, entry) or _held_back(draft, entry):
+    held = draft.context.holds_back and _may_be_held(entry)
+    if held or not _here(draft, entry):
         return Step(Act.WAIT, until=entry.expires_at)
     if rules.is_live(entry):
         if entry.handle:  # its run edits the placeholder, until the seal
@@ -222,7 +223,7 @@ def as_offered(draft: UnitOfWork, entry: Entry) -> Entry:
 def _in_doubt(draft: UnitOfWork, entry: Entry) -> Step:
     here = _here(draft, entry)
     entry = as_offered(draft, entry)
-    if _held_back(draft, entry):
+    if draft.context.holds_back and _may_be_held(entry):
         return Step(Act.WAIT, until=entry.expires_at)
     sure_from = draft.sure_from
     may_send = rules.not_aborted(entry)
@@ -286,10 +287,10 @@ def _to_plan(draft: UnitOfWork, entry: Entry) -> Step:
     return _unless_suspect(draft, entry, Act.PLAN)
 
 
-def _held_back(draft: UnitOfWork, entry: Entry) -> bool:
+def _may_be_held(entry: Entry) -> bool:
     """A plan that has begun by the log is ended first: without its end it would look
     like a death to the next worker."""
-    return draft.context.holds_back and not entry.trying
+    return not entry.trying
 
 
 def _unless_suspect(draft: UnitOfWork, entry: Entry, act: Act) -> Step:

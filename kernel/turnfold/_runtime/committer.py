@@ -329,9 +329,7 @@ class Committer:
         await self._read_anew(before.position)
         if self.book.head == before:  # what the store has in memory may be wrong, too
             await self.reopen()
-        if (
-            self.book.head == before
-        ):  # no other record came: a state or a row is damaged
+        if self.book.head == before:  # no other record came: damage of a state or row
             await self._set_aside(answer.why)
             raise answer.why
         self._check_replaced()

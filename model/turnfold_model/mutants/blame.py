@@ -182,9 +182,9 @@ BLAME: Final = (
     ),
     _broken(
         "a stop leaves a plan without its end that had begun by the log alone",
-        "turnfold._decide.schedule:_held_back",
-        "draft.context.holds_back and not entry.trying",
-        "draft.context.holds_back",
+        "turnfold._decide.schedule:_may_be_held",
+        "not entry.trying",
+        "True",
         f"{_TRIALS}::begun_by_the_log_alone",
     ),
     _broken(
