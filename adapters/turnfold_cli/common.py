@@ -26,11 +26,11 @@ from turnfold.errors import (
 )
 from turnfold.inspect import Inspect, Row
 from turnfold.inspect.shards import read_all
-from turnfold.ports.store import Store, store_at
+from turnfold.ports.store import Following, Store, store_at
 from turnfold_adapters.stores.cipher import encrypts, parsed
 from turnfold_adapters.stores.sqlite import SqliteStore
 from turnfold_cli import FOUND, NO_STORE, USAGE
-from turnfold_cli.output import clean, columns, say_json, when
+from turnfold_cli.output import age, clean, columns, say_json, when
 from turnfold_cli.screen import console
 from turnfold_cli.usage import use_key
 
@@ -197,6 +197,8 @@ async def opened(address: str) -> AsyncIterator[Store]:
     store = _store_at(address)
     try:
         await store.open(read_only=True)
+        if isinstance(store, Following):
+            _say_as_of(await store.as_of())
         store = await read_all(store)
     except TurnfoldError as exc:
         raise RefusedError(str(exc), NO_STORE, exc.code) from exc
@@ -204,6 +206,17 @@ async def opened(address: str) -> AsyncIterator[Store]:
         yield store
     finally:
         await store.close()
+
+
+def _say_as_of(at: int | None) -> None:
+    """On stderr, since every command that looks may read a standby."""
+    if at is not None:
+        typer.echo(f"turnfold: as of {as_of_text(at)}", err=True)
+
+
+def as_of_text(at: int) -> str:
+    """`at`: the last commit of a standby. One without a worker gets none for long."""
+    return f"{when(at)}, {age(at)} ago: the last commit that this standby has"
 
 
 def is_archive(address: str) -> bool:

@@ -28,7 +28,8 @@ def health(
         reasons = list(_reasons(view, now_ms()))
         if as_json:
             facts = {"well": not reasons, "reasons": reasons}
-            say_json(facts | {"worker": plain(view.worker), "position": view.position})
+            facts |= {"position": view.position, "as_of": view.as_of}
+            say_json(facts | {"worker": plain(view.worker)})
         else:
             for line in reasons or ["well"]:
                 console().print(clean(line))

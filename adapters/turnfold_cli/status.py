@@ -13,6 +13,7 @@ from turnfold_cli.common import (
     StoreHere,
     StorePath,
     answering,
+    as_of_text,
     ask,
     place_text,
 )
@@ -71,6 +72,8 @@ def facts(view: Overview) -> Iterator[tuple[str, str]]:
     """The facts, by name; a fact without a name continues the one before."""
     since = f", since {when(view.since, '%Y-%m-%d')}" if view.since is not None else ""
     yield "store", f"{view.address}, {view.position:,} records{since}"
+    if view.as_of is not None:
+        yield "as of", as_of_text(view.as_of)
     yield "worker", worker_text(view.worker)
     unanswered = f"{view.runs:,} without an answer yet, {view.turns:,} open"
     yield "turns", unanswered + _some(view.held, "held")

@@ -1,18 +1,23 @@
 """A store on a hot standby: it can be read, and nothing else."""
 
 import asyncio
+import json
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 import asyncpg
 import pytest
+from tests.contract.test_dashboard import TOKEN, browser
 from typer.testing import CliRunner
 
 from turnfold.api.kernel import Kernel
 from turnfold.errors import ReadOnlyError
 from turnfold_adapters.stores.postgres import PostgresStore
 from turnfold_cli import app
+from turnfold_cli.dashboard.site import Site
+from turnfold_cli.serve import _look
 from turnfold_model.checks.store_kit import put, whole_log
 
 from .failover import Standby
@@ -56,6 +61,33 @@ async def test_commands_that_look_read_a_standby(postgres: Postgres) -> None:
         ):
             code, text = await said(command, "-s", address)
             assert (command, code) == (command, 0), text
+
+
+@pytest.mark.parametrize("shards", ["", "&shards=2"])
+async def test_what_is_read_from_a_standby_says_of_which_moment_it_speaks(
+    postgres: Postgres, shards: str
+) -> None:
+    schema = "sb6" if shards else "sb7"
+    async with standby_of(postgres, schema, shards) as (_, address):
+        before = time.time_ns() // 1_000_000
+        for command in ("status", "health"):
+            words = [command, "-s", address, "--json"]
+            made = await asyncio.to_thread(CliRunner().invoke, app(words), words)
+            told = json.loads(made.stdout)
+            assert before - 60_000 < told["as_of"] <= before
+            assert "as of" in made.stderr
+        _, text = await said("list", "-s", address)
+        assert "ago: the last commit that this standby has" in text
+        site = Site(address=address, acts=True, token=TOKEN, port=8911)
+        site.shown = await _look(address)
+        async with browser(site, authorization=f"Bearer {TOKEN}") as client:
+            page = (await client.get("/status")).text
+            assert "the last commit that this standby has" in page
+            form = {"do": "discard", "id": "a", "by": "ann", "why": "x"}
+            answer = await client.post("/act", data=form)
+            assert answer.status_code < 500, answer.text
+    _, text = await said("status", "-s", postgres.address(schema))
+    assert "as of" not in text
 
 
 @pytest.mark.parametrize("shards", ["", "&shards=2"])

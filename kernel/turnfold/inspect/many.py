@@ -35,7 +35,7 @@ from turnfold.inspect.overview import (
 from turnfold.inspect.places import accounts, route_of_lane
 from turnfold.inspect.times import seen_at, to_come
 from turnfold.inspect.views import Row
-from turnfold.ports.store import Listing, Store, Wanted, summary_pages
+from turnfold.ports.store import Following, Listing, Store, Wanted, summary_pages
 
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
 WEEK_MS = 7 * DAY_MS
@@ -285,6 +285,7 @@ async def overview(store: Store, clock: Clock, *, alive: bool | None) -> Overvie
     in_parked = await total(store, parked)
     facts: dict[str, Any] = {
         "address": store.address,
+        "as_of": await store.as_of() if isinstance(store, Following) else None,
         "position": 0 if last is None else last.position,
         "since": None if start is None else seen_at(start),
         "worker": await worker(store, clock, alive=alive),

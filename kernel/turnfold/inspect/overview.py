@@ -92,9 +92,11 @@ class Found:
 
 @frozen(kw_only=True)
 class Overview:
-    """Is a person needed? `needed` lists the reasons, each with the command to type."""
+    """Is a person needed? `needed` lists the reasons, each with the command to type.
+    `as_of`: on a standby the time of the last commit that it has."""
 
     address: str
+    as_of: int | None = None
     position: int
     since: int | None
     worker: WorkerView

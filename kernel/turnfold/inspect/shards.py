@@ -22,6 +22,7 @@ from turnfold.ports.store import (
     Command,
     Count,
     Doorbell,
+    Following,
     Found,
     Listing,
     Loaded,
@@ -133,6 +134,10 @@ class AllShards:
     ) -> Sequence[tuple[str, str]]:
         pages = [await one.keys(after, limit, part) for one in self.parts]
         return sorted(pair for page in pages for pair in page)[:limit]
+
+    async def as_of(self) -> int | None:
+        part = self.parts[0]
+        return await part.as_of() if isinstance(part, Following) else None
 
     # --- parts of a store
     # --------------------------------------------------------------

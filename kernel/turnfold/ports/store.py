@@ -420,6 +420,15 @@ class Maintenance(Protocol):
 
 
 @runtime_checkable
+class Following(Protocol):
+    """A store that may be a copy which follows another server."""
+
+    async def as_of(self) -> int | None:
+        """The time of the last commit that this copy has for certain, in ms UTC; None if
+        it is no copy."""
+
+
+@runtime_checkable
 class Keeping(Protocol):
     """The maintenance of a store that can be pruned, measured and copied. A store
     without it does not support `Write.prune`."""

@@ -53,6 +53,12 @@ from turnfold_adapters.stores.postgres.shared import Shared
 from turnfold_adapters.stores.postgres.upkeep import PostgresMaintenance
 
 _T = TypeVar("_T")
+# A standby that was just started has replayed nothing since its checkpoint.
+_AS_OF = """
+    SELECT (extract(epoch FROM coalesce(pg_last_xact_replay_timestamp(), checkpoint_time))
+        * 1000)::bigint
+    FROM pg_control_checkpoint() WHERE pg_is_in_recovery()
+"""
 _Ask = Callable[[Session], Awaitable[_T]]
 
 
@@ -161,6 +167,11 @@ class PostgresStore:
         )
         self._ownership.lose(problem)
         return LostStoreError(path=self.address, problem=problem)
+
+    async def as_of(self) -> int | None:
+        """See `Following`."""
+        found: int | None = await self._reading(lambda c: c.fetchval(_AS_OF))
+        return found
 
     # --- the owner -------------------------------------------------------------------
 
