@@ -17,7 +17,6 @@ from turnfold.errors import (
 from turnfold.ports.store import Answer, Head, Refused, Stored, Write
 from turnfold_adapters.stores.postgres import PostgresStore, combining
 from turnfold_adapters.stores.postgres.combining import Part
-from turnfold_adapters.stores.postgres.statement import MANY, Values, of_many
 from turnfold_model.checks.store import CHECKS, Check, run_check
 from turnfold_model.checks.store_kit import (
     body,
@@ -442,10 +441,3 @@ def test_the_statement_of_several_shards_keeps_the_contract(
     monkeypatch.setattr(combining, "_FEWEST", 1)
     blank = check.__name__ == "a_read_only_store_takes_no_write"
     run_check(check, lambda: place(postgres, blank=blank))
-
-
-def test_a_commit_without_keys_leaves_the_keys_of_others_in_their_statement() -> None:
-    plain = Values((1, b"", 2, b"", 0, 1, "worker"), [[] for _ in range(7)])
-    keyed = Values(plain.head, [*plain.tables[:4], [("key", "name")], [], []])
-    assert of_many(MANY, [0, 1], [plain, keyed])[0] == MANY
-    assert "dedupe" not in of_many(MANY, [0, 1], [plain, plain])[0]

@@ -183,7 +183,7 @@ SQL: Final = (
         f"{_AT}.statement:of_many",
         "all(of.plain for of in values)",
         "any(of.plain for of in values)",
-        f"{_TOGETHER}::test_a_commit_without_keys_leaves_the_keys_of_others_in_their_statement",
+        "test:fast/test_postgres_statement.py::without_keys",
     ),
     _broken(
         "one answer for all shards of a statement",
