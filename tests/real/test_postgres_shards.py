@@ -30,7 +30,7 @@ from turnfold_model.checks.store_kit import command, head_of, put, record, whole
 from turnfold_model.testing.gateway import route, until
 from turnfold_model.testing.platform import Platform, PlatformChannel, reject
 
-from .postgres import Postgres, kill
+from .postgres import Postgres, cut_link, kill
 
 
 @asynccontextmanager
@@ -159,6 +159,35 @@ async def test_a_seat_changes_hands_while_its_host_lives(postgres: Postgres) -> 
         assert isinstance((await new.commit([write]))[0], Stored)
         assert (await whole_log(new))[:1] == records
         assert kept.ownership().held
+
+
+async def test_a_seat_whose_hand_over_was_lost_is_freed_at_the_next_look(
+    postgres: Postgres,
+) -> None:
+    """The server is away in that moment. The host lives on, so no lease ends it."""
+    async with (
+        host(postgres, "h15") as first,
+        host(postgres, "h15") as second,
+        handle(first, 0) as kept,
+        handle(first, 1) as given,
+        handle(second, 1) as wanted,
+    ):
+        await first.seats().enter()
+        for part in (kept, given):
+            assert await part.ownership().take() is not None
+        cut_link(first._shared.links[2], stored=False, at="freed = token + 1")
+        given.ownership().release()
+        await given.ownership().left()
+        assert 1 not in (await second.seats().look()).free
+        await first.seats().look()
+        assert 1 in (await second.seats().look()).free
+        assert await wanted.ownership().take() is not None
+        assert kept.ownership().held
+        await first.seats().look()
+        assert wanted.ownership().held
+        assert 0 not in (await second.seats().look()).free
+        await put(wanted, "entry:a")
+        await put(kept, "entry:a")
 
 
 async def test_no_statement_of_before_is_stored_after_a_hand_over(

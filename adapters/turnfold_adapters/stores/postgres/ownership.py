@@ -189,10 +189,9 @@ class Life:
         try:
             await self.asked(last, shard)
         except StoreError as exc:
-            text = (
-                "%s: the seat is not released; the next worker waits for the lease: %s"
-            )
-            _LOG.warning(text, self.terms.address, exc)
+            text = "%s: the seat is not released yet; %s: %s"
+            way = "the next look does it" if self.stays else "its lease runs out"
+            _LOG.warning(text, self.terms.address, way, exc)
         finally:
             self.seated.discard(shard)
             if not self.seated and not self.stays:
@@ -503,6 +502,7 @@ class LeaseSeats:
             for row in lives
         )
         shards = [row for row in rows if row["shard"] is not None]
+        await self._give_back(connection, shards)
         elsewhere = [row for row in shards if row["shard"] not in life.seated]
         free = [
             row["shard"]
@@ -516,6 +516,20 @@ class LeaseSeats:
             ends={row["shard"]: row["position"] for row in shards},
             limits=[limit for row in elsewhere for limit in _limits(row)],
         )
+
+    async def _give_back(
+        self, connection: Session, shards: Sequence[asyncpg.Record]
+    ) -> None:
+        """Free what this living host owns and does not use: a hand-over or the answer of
+        a take was lost. No other host may take it, and this one has its share."""
+        life = self._life
+        for row in shards:
+            if life.owner is None or row["id"] != life.owner.id:
+                continue
+            if row["shard"] not in life.seated and row["freed"] != row["token"]:
+                seat = _Seat(owner=life.owner, token=row["token"])
+                one = Session(connection.connection, row["shard"])
+                await _free(one, seat, channel(life.terms.schema))
 
 
 def _limits(row: asyncpg.Record) -> Iterable[Limit]:
