@@ -312,7 +312,7 @@ def test_odd_addresses_are_refused_in_words(more: str, said: str) -> None:
         PostgresStore(f"postgresql://h/db?schema=s{more}")
     with pytest.raises(InvalidInputError, match="schema"):
         PostgresStore("postgresql://h/db?schema=")
-    with pytest.raises(InvalidInputError, match="Port"):
+    with pytest.raises(InvalidInputError, match="a port is no number"):
         PostgresStore("postgresql://h:abc/db")
 
 

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from turnfold import Kernel
 from turnfold._log.events import GateClosed
+from turnfold.errors import DiskError
 from turnfold.ports.plugins import Everything, Space, Write, plugin_store_at
 from turnfold.ports.shards import chains_of
 from turnfold.ports.store import (
@@ -266,6 +267,23 @@ STEPS = [
     (StagedSchema, "clear"),
     (StagedSchema, "into_place"),
 ]
+
+
+async def test_a_copy_of_another_history_gets_no_name(postgres: Postgres) -> None:
+    """The server failed over after the copy was audited: it may lack a part of it."""
+    staged = StagedSchema(postgres.address("c19"))
+    store = PostgresStore(staged.new(1))
+    await store.open()
+    await put(store, "entry:a")
+    await store.close()
+    [(found,)] = await postgres.execute("SELECT history FROM c19_copying.mark")
+    await postgres.execute("UPDATE c19_copying.mark SET history = '7/1'")
+    with pytest.raises(DiskError, match="failed over during the copy"):
+        await staged.into_place()
+    assert not await staged.exists()
+    await postgres.execute("UPDATE c19_copying.mark SET history = $1", found)
+    await staged.into_place()
+    assert await staged.exists()
 
 
 @contextmanager

@@ -198,10 +198,20 @@ class PostgresPluginStore:
         return 0 if number is None else number - self._mine
 
     def faults(self) -> list[str]:
-        return [text for sql, text in _FAULTS if self._finds(sql)]
+        """A look, which a standby may answer. All else needs the state of now."""
+        link = Link(self._place, "plugins")
+        link.open(read_only=True)
+        return _thread().run(self._faults(link), self.address) or []
 
-    def _finds(self, sql: str) -> bool:
-        return self._reading(lambda c: c.fetchval(sql)) is not None
+    async def _faults(self, link: Link) -> list[str] | None:
+        async def ask(connection: _Connection) -> list[str]:
+            found = [(await connection.fetchval(sql), text) for sql, text in _FAULTS]
+            return [text for one, text in found if one is not None]
+
+        try:
+            return await self._read(ask, link)
+        finally:
+            await link.close()
 
     def close(self) -> None:
         """Close the connection, unless it belongs to a parent process."""
@@ -213,10 +223,9 @@ class PostgresPluginStore:
 
     def _reading(self, ask: _Ask[_T], wait_s: float = _WAIT_S) -> _T | None:
         """Read; None before the first write. Asks once more if the connection broke."""
-        return _thread().run(self._read(ask), self.address, wait_s)
+        return _thread().run(self._read(ask, self._linked()), self.address, wait_s)
 
-    async def _read(self, ask: _Ask[_T]) -> _T | None:
-        link = self._linked()
+    async def _read(self, ask: _Ask[_T], link: Link) -> _T | None:
         for last in (False, True):
             try:
                 async with link.used() as connection:

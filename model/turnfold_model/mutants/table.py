@@ -25,6 +25,7 @@ from turnfold_model.mutants.parts import PARTS
 from turnfold_model.mutants.plugins import PLUGINS
 from turnfold_model.mutants.recovery import RECOVERY
 from turnfold_model.mutants.sending import SENDING
+from turnfold_model.mutants.several_hosts import HOSTS
 from turnfold_model.mutants.shards import SHARDS
 from turnfold_model.mutants.sql import SQL
 from turnfold_model.mutants.store import STORE
@@ -469,6 +470,7 @@ MUTANTS: Final = (
     *LATER,
     *SHARDS,
     *SQL,
+    *HOSTS,
     *WATCHING,
     *STORE,
     *KEEPING,

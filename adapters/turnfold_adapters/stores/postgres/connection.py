@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from functools import lru_cache
 from typing import Any
-from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import asyncpg
 from attrs import frozen
@@ -27,6 +27,13 @@ from turnfold.errors import (
     StoreError,
     UnsafeStoreError,
 )
+from turnfold_adapters.stores.postgres.hosts import (
+    Host,
+    check_role,
+    parts_of,
+    several,
+)
+from turnfold_adapters.stores.postgres.primary import Way
 
 MAX_SHARDS = 256
 _CONNECT_S = 10.0
@@ -104,7 +111,8 @@ class Place:
     `shards`: their number, for a new store.
 
     `lease_ms`: how long a worker counts as alive without a renewal. `max_pause_ms`: how
-    long after that a silent worker is taken as dead.
+    long after that a silent worker is taken as dead. `hosts`: if they are several; then
+    `dsn` names none.
     """
 
     dsn: str
@@ -113,14 +121,18 @@ class Place:
     lease_ms: int
     max_pause_ms: int
     shards: int | None = None  # None: as many as the store has
+    hosts: tuple[Host, ...] = ()
 
     @classmethod
     def parsed(cls, url: str) -> Place:
         """From `postgresql://user@host/database?schema=name`. turnfold's own parameters
         are `schema` (turnfold), `lease_ms` (10,000), `max_pause_ms` (30,000) and
         `shards`; all others go to the server. Raises InvalidInputError."""
-        parts, port = _split(url)
+        given = parts_of(url)
+        parts = urlsplit(f"postgresql://{given.rest}")
         pairs = dict(parse_qsl(parts.query, keep_blank_values=True))
+        check_role(pairs)
+        hosts = several(given.hosts, pairs)
         schema = pairs.pop("schema", "turnfold")
         if not schema or "\0" in schema or len(schema.encode()) > _NAME_MAX:
             problem = f"schema is not a name of 1 to {_NAME_MAX} bytes: {schema!r}"
@@ -129,11 +141,15 @@ class Place:
         pause_ms = _number("max_pause_ms", pairs.pop("max_pause_ms", "30000"))
         shards = pairs.pop("shards", None)
         count = None if shards is None else _number("shards", shards, 1, MAX_SHARDS)
-        rest = urlencode(pairs, safe="/")
-        host = parts.hostname or pairs.get("host", "")
-        user = f"{parts.username}@" if parts.username else ""
-        address = f"postgresql://{user}{host}{port}{parts.path}?schema={schema}"
-        dsn = urlunsplit(("postgresql", parts.netloc, parts.path, rest, ""))
+        # The kernel looks for the primary itself, whatever PGTARGETSESSIONATTRS says.
+        rest = urlencode(pairs | {"target_session_attrs": "any"}, safe="/")
+        shown = ",".join(map(str, hosts)) or given.hosts or pairs.get("host", "")
+        user = given.login.partition(":")[0]
+        at = "@" if user else ""
+        address = f"postgresql://{user}{at}{shown}{parts.path}?schema={schema}"
+        login = f"{given.login}@" if given.login else ""
+        netloc = login if hosts else login + given.hosts
+        dsn = urlunsplit(("postgresql", netloc, parts.path, rest, ""))
         return cls(
             dsn=dsn,
             schema=schema,
@@ -141,17 +157,8 @@ class Place:
             lease_ms=lease_ms,
             max_pause_ms=pause_ms,
             shards=count,
+            hosts=hosts,
         )
-
-
-def _split(url: str) -> tuple[SplitResult, str]:
-    """The parts of an address, and its port with a colon before it."""
-    try:
-        parts = urlsplit(url)
-        port = f":{parts.port}" if parts.port else ""
-    except ValueError as exc:
-        raise InvalidInputError(field="address", problem=str(exc)) from exc
-    return parts, port
 
 
 def _number(name: str, text: str, at_least: int = 0, most: int = 10**9) -> int:
@@ -197,10 +204,14 @@ class _AloneError(asyncpg.InterfaceError):
 
 
 class Link:
-    """One connection, used by one call at a time."""
+    """One connection, used by one call at a time. `way`: of all connections of a process
+    that must lead to one server."""
 
-    def __init__(self, place: Place, purpose: str) -> None:
+    def __init__(self, place: Place, purpose: str, way: Way | None = None) -> None:
         self.place, self._purpose = place, purpose
+        self._way = way or Way(place.hosts, place.address)
+        self._way.add(self)
+        self._turn = 0  # of the way, when the connection was made
         self._lock = asyncio.Lock()
         self._connection: asyncpg.Connection | None = None
         self._read_only = False
@@ -217,7 +228,8 @@ class Link:
         async with self._lock:
             connection, self._alone = await self._there(), ""
             try:
-                yield Session(connection, shard)
+                with self._way.watched(self._made_to):
+                    yield Session(connection, shard)
                 self._check_replicated()
             except asyncio.CancelledError:
                 connection.terminate()
@@ -249,15 +261,27 @@ class Link:
         there = self._connection
         if there is not None and not there.is_closed() and there.is_in_transaction():
             there.terminate()
+        if there is not None and self._turn != self._way.turn:
+            there.terminate()  # another server is the primary now
         if there is None or there.is_closed():
             self._connection = there = await self._made()
         return there
 
     async def _made(self) -> asyncpg.Connection:
+        if not self.place.hosts:
+            return await self._made_to(None)
+        find = self._way.connection
+        made, self._turn = await find(self._made_to, looks=self._read_only)
+        return made
+
+    async def _made_to(self, host: Host | None) -> asyncpg.Connection:
+        """A new connection to one of several hosts, or to the host of the address."""
         place = self.place
         try:
-            connection = await asyncpg.connect(
+            connection: asyncpg.Connection = await asyncpg.connect(
                 place.dsn,
+                host=None if host is None else host.name,
+                port=None if host is None else host.port,
                 timeout=_CONNECT_S,
                 command_timeout=_ANSWER_S,
                 statement_cache_size=_STATEMENTS,
@@ -312,6 +336,11 @@ class Link:
                     await connection.close(timeout=1.0)
                 except FAILURES:
                     connection.terminate()
+
+    def leave(self) -> None:
+        """See `Way`."""
+        if self._turn != self._way.turn:
+            self.drop()
 
     def drop(self) -> None:
         """End the connection at once, even during a call."""

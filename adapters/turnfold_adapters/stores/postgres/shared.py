@@ -21,6 +21,7 @@ from turnfold_adapters.stores.postgres.connection import (
     of_reading,
 )
 from turnfold_adapters.stores.postgres.ownership import LeaseSeats, Life
+from turnfold_adapters.stores.postgres.primary import Way
 from turnfold_adapters.stores.postgres.schema import check, prepare
 
 _T = TypeVar("_T")
@@ -34,7 +35,8 @@ class Shared:
         self.place, self.shards = place, place.shards or 1
         self._open = 0
         names = ("writes", "reads", "seats", "lease", "rings", "hears")
-        self.links = tuple(Link(place, name) for name in names)
+        way = Way(place.hosts, place.address)  # all connections lead to one server
+        self.links = tuple(Link(place, name, way) for name in names)
         self.write, self._read, seats, lease, rings, hears = self.links
         self.commits = Combiner(self.write)
         self.renewals = 0  # how often all connections were made anew

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+from urllib.parse import parse_qsl, urlencode
 
-from turnfold.errors import InvalidInputError
+import asyncpg
+
+from turnfold.errors import DiskError, InvalidInputError
+from turnfold_adapters.stores.postgres import history
 from turnfold_adapters.stores.postgres.connection import (
     FAILURES,
     Link,
@@ -13,6 +18,7 @@ from turnfold_adapters.stores.postgres.connection import (
 )
 from turnfold_adapters.stores.postgres.schema import quoted
 
+_T = TypeVar("_T")
 _SUFFIX = "_copying"
 # The same answer means the same tables: a server, a start of it, a database, a schema.
 _TABLES_OF = """
@@ -45,12 +51,26 @@ class StagedSchema:
 
     async def into_place(self) -> None:
         """Rename the schema, in one statement. Raises InvalidInputError if the name is
-        taken."""
+        taken, DiskError if the server is another one than at the begin of the copy."""
         if await self.exists():
             problem = f"the database has a schema {self._place.schema} already"
             raise InvalidInputError(field="target", problem=problem)
+        if not await _on(self._place, self._renamed):
+            problem = (
+                "the server failed over during the copy, and may lack a part of it"
+            )
+            raise DiskError(path=self.address, problem=f"{problem}; copy again")
+
+    async def _renamed(self, connection: asyncpg.Connection) -> bool:
+        """False, and nothing is renamed, if the server has another history than the one
+        in which the tables of the copy were made: a standby may lack their last rows."""
         old, new = quoted(self._staged), quoted(self._place.schema)
-        await self._run(f"ALTER SCHEMA {old} RENAME TO {new}")
+        found = await history.name(connection) or ""
+        sql = f"SELECT bool_and(history = $1) FROM {old}.mark"
+        if not await connection.fetchval(sql, found):
+            return False
+        await connection.execute(f"ALTER SCHEMA {old} RENAME TO {new}")
+        return True
 
     async def exists(self) -> bool:
         """Is there a schema with the final name?"""
@@ -77,11 +97,15 @@ class StagedSchema:
 
 
 async def _asked(place: Place, sql: str, *values: str) -> object:
+    return await _on(place, lambda connection: connection.fetchval(sql, *values))
+
+
+async def _on(place: Place, ask: Callable[[asyncpg.Connection], Awaitable[_T]]) -> _T:
     link = Link(place, "copies")
     try:
         async with link.used() as session:
             # Not by the session: a name may contain the word SHARD.
-            return await session.connection.fetchval(sql, *values)
+            return await ask(session.connection)
     except FAILURES as exc:
         raise of_reading(exc, place.address) from exc
     finally:
@@ -90,7 +114,7 @@ async def _asked(place: Place, sql: str, *values: str) -> object:
 
 def _with(url: str, **options: str | None) -> str:
     """The address with these options; one that is None is left out."""
-    parts = urlsplit(url)
-    pairs = dict(parse_qsl(parts.query, keep_blank_values=True)) | options
+    base, _, query = url.partition("?")
+    pairs = dict(parse_qsl(query, keep_blank_values=True)) | options
     kept = {name: value for name, value in pairs.items() if value is not None}
-    return urlunsplit(parts._replace(query=urlencode(kept, safe="/")))
+    return f"{base}?{urlencode(kept, safe='/')}" if kept else base
