@@ -15,6 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from turnfold import Kernel
+from turnfold.enums import Phase
 from turnfold.errors import DiskError
 from turnfold.messages import Route
 from turnfold_adapters.stores.postgres import PostgresStore, staging
@@ -231,3 +232,46 @@ async def test_a_failover_in_a_copy_leaves_no_copy(
         code, said = await said_by("audit", there)
         assert code == 0, said
         del first
+
+
+async def test_a_failover_by_the_address_that_lost_commits_is_noticed(
+    folder: Path,
+) -> None:
+    """A worker lives through it: the log of the new primary lacks what it stored. It
+    sends nothing more, and takes messages in for the next worker, which doubts what was
+    open."""
+    platform = Platform(keyed=True)
+    places = folder / "0", folder / "1"
+    with ExitStack() as stack:
+        first = Postgres(places[0])
+        stack.callback(stop_at_once, places[0])
+        second = stack.enter_context(Standby(first, places[1]))
+        address = address_of(*places, schema="h5", more="&lease_ms=4000&max_pause_ms=0")
+        old = gateway(address, platform)
+        await old.open()
+        await old.disconnected("keyed")
+        waiting = await old.enqueue(TO, "it waits")
+        await second.caught_up()
+        await second.falls_behind()
+        await old.connected("keyed")
+        for name in CLASSES:
+            sent = await old.enqueue(
+                Route(channel=name, conversation="2"), f"{name} lost"
+            )
+            await sent.settled(10_000)
+        await wait_until(lambda: len(platform.contents) == 4)
+        await asyncio.to_thread(stop_at_once, places[0])
+        await second.promote()
+        await wait_until(lambda: old.health()["fences_lost"] == 1)
+        late = await old.enqueue(TO, "after", key="after")
+        async with gateway(address, platform) as new:
+            await wait_until(lambda: new.working)
+            await new.settled(late.entry_id, 30_000)
+            view = await new.inspect.show(waiting.entry_id)
+            assert view.phase is Phase.PARKED
+            assert sorted(platform.contents) == sorted(
+                ["it waits", *(f"{name} lost" for name in CLASSES), "after"]
+            )
+        await old.close()
+        code, said = await said_by("audit", address)
+        assert code == 0, said

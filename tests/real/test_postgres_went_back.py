@@ -93,3 +93,27 @@ async def test_a_worker_of_a_lost_take_shares_its_token_with_nobody(
     for store in stores:
         await kill(store)
         await store.close()
+
+
+async def test_nobody_waits_for_the_end_of_a_worker_that_has_stood_down(
+    postgres: Postgres,
+) -> None:
+    """Its process lives on as a client. It renewed its lease for as long."""
+    address = postgres.address("b3") + "&lease_ms=600&max_pause_ms=0"
+    old, new = PostgresStore(address), PostgresStore(address)
+    for store in (old, new):
+        await store.open()
+    assert await old.ownership().take() is not None
+    await put(old, "entry:a")
+    standby = Standby(postgres, "b3")
+    await standby.falls_behind()
+    await put(old, "entry:b")
+    await standby.promote()
+    with pytest.raises(LostStoreError):
+        await old.load()
+    async with asyncio.timeout(5):
+        while await new.ownership().take() is None:
+            await new.ownership().wait()
+    await put(new, "entry:c")
+    for store in (old, new):
+        await store.close()

@@ -160,4 +160,11 @@ HOSTS: Final = (
         "row['freed'] != row['token']",
         f"{_REAL}::test_a_seat_whose_hand_over_was_lost_is_freed_at_the_next_look",
     ),
+    _broken(
+        "a worker that has stood down renews its lease",
+        f"{_AT}.ownership:Life.end_lease",
+        "self.seated == {shard}",
+        "False",
+        "server:test_postgres_went_back::test_nobody_waits_for_the_end_of_a_worker_that_has_stood_down",
+    ),
 )

@@ -299,6 +299,13 @@ class Life:
         _LOG.error("%s: no longer the worker: %s", self.terms.address, why)
         self._until = 0.0
 
+    def end_lease(self, shard: int) -> None:
+        """Renew no more if this was the only shard. Else the next worker would wait for
+        the end of this process, which may go on for long as a client."""
+        if not self.stays and self.seated == {shard} and self._renewing is not None:
+            self._renewing.cancel()
+            self._until = 0.0
+
     async def asked(
         self, ask: Callable[[Session], Awaitable[_T]], shard: int = 0
     ) -> _T:
@@ -404,6 +411,7 @@ class LeaseOwnership:
         """Give this shard up: another worker owns it, or its log has changed."""
         _LOG.error("%s: no longer the worker: %s", self._life.terms.address, why)
         self._lost = True
+        self._life.end_lease(self._shard)
 
     async def left(self) -> None:
         """Wait until every release of this loop has reached the server."""
