@@ -99,11 +99,11 @@ def written(data: object) -> bytes:
     return canonical.dumps(_CONVERTER.unstructure(data))
 
 
-def read(data: bytes, kind: type[T]) -> T:
-    """The data that `written` has written. Raises InvalidInputError for any other
-    bytes."""
+def read(data: Any, kind: type[T]) -> T:
+    """The data that `written` has written, once it is decoded. Raises InvalidInputError
+    for any other value."""
     try:
-        return _CONVERTER.structure(canonical.loads(data), kind)
+        return _CONVERTER.structure(data, kind)
     except _ERRORS as exc:
         problem = f"no {kind.__name__}: {exc!r:.200}"
         raise InvalidInputError(field="command.data", problem=problem) from exc

@@ -39,7 +39,7 @@ from turnfold._decide.outbox import Intent
 from turnfold._decide.outcomes import settle
 from turnfold._decide.unit_of_work import AttemptRef, UnitOfWork
 from turnfold._log import canonical
-from turnfold._log.bodies import EncodedPayload
+from turnfold._log.bodies import EncodedPayload, plain_text
 from turnfold._log.ids import TURN, inbound_key, outbound_key, reply_entry
 from turnfold._log.large import beside, seal
 from turnfold.enums import AbortReason, Busy, Form, Kind
@@ -295,8 +295,8 @@ def _accept(draft: UnitOfWork, command: Command, data: Any) -> None:
     )
 
 
-def _enqueue(draft: UnitOfWork, command: Command, _: Any) -> None:
-    data = read(command.data, EnqueueData)
+def _enqueue(draft: UnitOfWork, command: Command, value: Any) -> None:
+    data = read(value, EnqueueData)
     waited = _waited(draft, command, (data.boot, data.boot_ms))
     intent = Intent(
         entry=command.stream,
@@ -313,8 +313,8 @@ def _enqueue(draft: UnitOfWork, command: Command, _: Any) -> None:
     outbox.enqueue(draft, intent)
 
 
-def _import(draft: UnitOfWork, command: Command, _: Any) -> str:
-    data = read(command.data, ImportData)
+def _import(draft: UnitOfWork, command: Command, value: Any) -> str:
+    data = read(value, ImportData)
     foreign = Foreign(
         entry=command.stream,
         route=data.route,
@@ -354,9 +354,8 @@ def _packed_piece(command: Command, piece: PieceData) -> EncodedPayload:
         identity = canonical.dumps(piece.head), bodies
         return EncodedPayload(piece.kind, piece.head, identity, seals=seals)
     (data,) = bodies
-    if len(data) <= LARGE:
-        canonical.loads(data)
-    return EncodedPayload(piece.kind, {}, (data, ()), seals=seals)
+    text = plain_text(data) if len(data) <= LARGE else None
+    return EncodedPayload(piece.kind, {}, (data, ()), text, seals)
 
 
 async def sealed(
@@ -397,8 +396,8 @@ def answer_command(
     )
 
 
-def _answer_turn(draft: UnitOfWork, command: Command, _: Any) -> Any:
-    data = read(command.data, EnqueueData)
+def _answer_turn(draft: UnitOfWork, command: Command, value: Any) -> Any:
+    data = read(value, EnqueueData)
     waited = _waited(draft, command, (data.boot, data.boot_ms))
     turn = command.stream
     intent = Intent(
@@ -423,9 +422,9 @@ def _abort_lane(draft: UnitOfWork, command: Command, data: Any) -> Any:
     return {name: list(streams) for name, streams in asdict(done).items()}
 
 
-def _receipt(draft: UnitOfWork, command: Command, _: Any) -> None:
+def _receipt(draft: UnitOfWork, command: Command, value: Any) -> None:
     """A success that reached a process after it had lost the store: evidence."""
-    data = read(command.data, ReceiptData)
+    data = read(value, ReceiptData)
     outcome = Accepted(receipt=Receipt(ids=data.ids, thread=data.thread))
     settle(draft, command.stream, data.part, data.attempt, outcome, data.act)
 

@@ -6,6 +6,7 @@ in the payload by digest. So the queue owns a copy, and the file on disk may be 
 
 import mimetypes
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from stat import S_ISREG
@@ -208,6 +209,19 @@ def unpack(data: bytes, body: Callable[[str], bytes]) -> Payload:
             return _file(value, body)
         case _:
             raise InvalidInputError(field="body", problem="not a stored payload")
+
+
+def plain_text(data: bytes) -> Text | None:
+    """The payload in canonical bytes if it is a text: it need not be read again for its
+    plan and its send. Raises InvalidInputError for bytes that are not canonical."""
+    value: Any = canonical.loads(data)
+    match value:
+        case {"type": "text", "text": str(text), "format": str(form)}:
+            with suppress(ValueError, InvalidInputError):  # its plan will refuse it
+                return Text(text, format=Format(form))
+        case _:
+            pass
+    return None
 
 
 def _file(facts: Mapping[str, Any], body: Callable[[str], bytes]) -> File:

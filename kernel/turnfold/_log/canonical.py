@@ -55,7 +55,12 @@ def dumps(value: Any) -> bytes:
     return _encode(value).encode("utf-8")
 
 
-def loads(data: bytes, form: Callable[[Any], bytes] = dumps) -> Any:
+# The same bytes for what a decoder has made, in a seventh of the time. Other values
+# would pass that `dumps` refuses.
+_again = msgspec.json.Encoder(order="sorted").encode
+
+
+def loads(data: bytes, form: Callable[[Any], bytes] = _again) -> Any:
     """Decode bytes, and refuse any that are not the canonical encoding of their value.
     `form`: another encoding to compare with.
 

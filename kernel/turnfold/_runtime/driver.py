@@ -66,6 +66,7 @@ from turnfold.settings import Settings
 
 _LOG = lines()
 _AT_ONCE = 20  # lanes that are started in one turn of the loop, at the beginning
+_MANY = 10  # programs under way whose questions share a draft
 _SICK_MS = 5_000  # the pause of a program that broke
 _NEVER_CALLED = RunEnd("stopped", "shutdown")  # not a failure of the handler
 
@@ -117,6 +118,7 @@ class Driver(Mending):
         self._context = copy_context()
         self._again: set[Key] = set()
         self._idle: set[asyncio.Task[Any]] = set()  # may be cancelled at their wait
+        self._asked: UnitOfWork | None = None  # by the questions of this tick
         self._at_rest = asyncio.Event()
 
     # --- after each commit ---
@@ -349,9 +351,22 @@ class Driver(Mending):
         """Ask folded state; events of the question are dropped. The committer fetches
         state that is not in memory, by a commit that writes nothing."""
         try:
-            return question(UnitOfWork(self.book, self.journal.context()))
+            if len(self.live) < _MANY:
+                return question(UnitOfWork(self.book, self.journal.context()))
+            return question(self._of_this_tick())
         except NotLoaded:
             return await self.submit(question)
+
+    def _of_this_tick(self) -> UnitOfWork:
+        """Many lanes ask in one tick of the loop: they share a moment."""
+        draft = self._asked
+        if draft is None or draft.made or draft.position != self.book.position:
+            draft = self._asked = UnitOfWork(self.book, self.journal.context())
+            asyncio.get_running_loop().call_soon(self._look_anew)
+        return draft
+
+    def _look_anew(self) -> None:
+        self._asked = None
 
     async def state(self, stream: str) -> State | None:
         """The folded state of a stream."""
@@ -469,6 +484,7 @@ class Driver(Mending):
 
     def _start_nothing(self) -> None:
         self.draining = self.dispatcher.draining = True
+        self._look_anew()
         self._timers.silence()
         self.flow.silence()
 

@@ -24,6 +24,7 @@ from turnfold._runtime.open_streams import OpenStreams
 from turnfold._runtime.stored_bodies import read_body
 from turnfold._runtime.together import Together
 from turnfold._runtime.worker import Upkeep
+from turnfold.api.looking import Looks
 from turnfold.api.unanswered import APPLY, READ, Unanswered
 from turnfold.clock import Clock
 from turnfold.errors import (
@@ -68,6 +69,7 @@ class Mailbox:
         self._closed = False  # the store is closed for good
         self._posts = Together(self._post_some, store.address)
         self._looks = Together(self._look_at, store.address, _INBOX)
+        self.news = Looks(self._look_for).news
 
     async def post(self, command: Command) -> Posted:
         """Durable when this returns, with those of other callers. Raises the errors of
@@ -85,9 +87,11 @@ class Mailbox:
         return await self._looks.ask(stream)
 
     async def _look_at(self, streams: Sequence[str]) -> Sequence[Found]:
+        return [await self._look_for(streams)] * len(streams)
+
+    async def _look_for(self, streams: Sequence[str]) -> Found:
         names = frozenset(streams)
-        found = await self._store.fetch(Wanted(summaries=names, answers=names))
-        return [found] * len(streams)
+        return await self._store.fetch(Wanted(summaries=names, answers=names))
 
     async def post_all(self, commands: Sequence[Command]) -> None:
         """Durable when this returns. A command that was posted before is not posted

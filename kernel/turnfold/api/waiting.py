@@ -26,13 +26,11 @@ from turnfold.inspect import Inspect
 from turnfold.inspect.views import EntryView
 from turnfold.messages import check_id, check_text, check_timeout
 from turnfold.ports.channel import Receipt
-from turnfold.ports.store import Store, Summary, Wanted
+from turnfold.ports.store import Found, Store, Summary, Wanted
 
 CLOSABLE = (Entry, Turn)  # a tuple: a union would be put together each time
 _REST_POLL_S = 0.01
 _STATE_S = 1.0  # a store that fails must not make a wait longer than that
-# A process without the store gets no signal for a commit: it looks, less and less often.
-_FIRST_LOOK_S, _LOOKS_S = 0.02, 0.1
 
 
 class Waiting(Spread):
@@ -143,7 +141,7 @@ class Waiting(Spread):
             raise NotFoundError(what="turn or entry", id=stream)
         if self._shards is not None:
             return await self._shards.closed(stream, key, parked=parked)
-        pause = _FIRST_LOOK_S
+        found: Found | None = None
         while self._state in ("open", "draining"):
             if self._owns:
                 try:
@@ -154,11 +152,12 @@ class Waiting(Spread):
                     if isinstance(state, CLOSABLE) and _over(state, parked=parked):
                         return state
                     continue
-            row = await self._seen_closed(stream, key, parked=parked)
+            new = found is None
+            found = found or await self._mailbox.look(stream)
+            row = await self._seen_closed(found, stream, key, parked=parked)
             if row is not None:
                 return row
-            await asyncio.sleep(pause)
-            pause = min(1.2 * pause, _LOOKS_S)
+            found = await self._mailbox.news(stream, parked=parked, new=new)
         raise NotOpenError(state=self._state)
 
     async def _awaited(self, stream: str, *, parked: bool) -> State | None:
@@ -180,12 +179,11 @@ class Waiting(Spread):
                 del self._waiters[stream]
 
     async def _seen_closed(
-        self, stream: str, key: str | None, *, parked: bool
+        self, found: Found, stream: str, key: str | None, *, parked: bool
     ) -> Summary | None:
         """The row of a closed stream that is not in memory: another process owns the
         store, or the command that makes the stream is in the inbox. None if it is not
         closed. Raises NotFoundError."""
-        found = await self._mailbox.look(stream)
         row = found.summaries[stream]
         if row is None and stream not in found.waiting:
             # The command left the inbox between two reads, or its message was known

@@ -22,6 +22,9 @@ _RESTORED = "test:contract/test_restored.py"
 _ENDED = "test:contract/test_ended_loop.py"
 _TOGETHER = "turnfold._runtime.together:Together"
 _CALLS = "test:fast/test_together.py"
+_ASKED = "test:contract/test_shared_looks.py"
+_LOOKS = "turnfold.api.looking"
+_LOOKING = "test:contract/test_looking.py"
 
 
 def _broken(name: str, where: str, old: str, new: str, *killers: str) -> Mutant:
@@ -29,6 +32,48 @@ def _broken(name: str, where: str, old: str, new: str, *killers: str) -> Mutant:
 
 
 OWNING: Final = (
+    _broken(
+        "a question sees the state before a commit of its tick",
+        f"{_DRIVER}._of_this_tick",
+        "draft is None or draft.made or draft.position != self.book.position",
+        "draft is None or draft.made",
+        f"{_ASKED}::every_commit_before_it",
+    ),
+    _broken(
+        "an event of a question is seen by the next one of its tick",
+        f"{_DRIVER}._of_this_tick",
+        "draft is None or draft.made or draft.position != self.book.position",
+        "draft is None or draft.position != self.book.position",
+        f"{_ASKED}::an_event_of_a_question",
+    ),
+    _broken(
+        "a worker that stands down asks with its old right until the tick is over",
+        f"{_DRIVER}._start_nothing",
+        "self._look_anew()",
+        "pass",
+        f"{_ASKED}::whoever_stands_down",
+    ),
+    _broken(
+        "a caller who waits is left alone once a look was cut off",
+        f"{_LOOKS}:Looks._has_ended",
+        "self._waiting",
+        "False",
+        f"{_LOOKING}::cut_off",
+    ),
+    _broken(
+        "a caller waits for ever for a stream that is nowhere",
+        f"{_LOOKS}:_is_news",
+        "return stream not in found.waiting",
+        "return False",
+        f"{_LOOKING}::nowhere",
+    ),
+    _broken(
+        "a caller who waits for an end is woken by a parked entry",
+        f"{_LOOKS}:_is_news",
+        "parked and row.phase == Phase.PARKED",
+        "row.phase == Phase.PARKED",
+        f"{_LOOKING}::parked",
+    ),
     _broken(
         "a process that let go of the store counts as its worker",
         "turnfold_adapters.stores.ownership:FileOwnership.taken",

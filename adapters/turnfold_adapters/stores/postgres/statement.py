@@ -224,4 +224,11 @@ def of_many(sql: str, shards: Sequence[int], values: Sequence[Values]) -> list[A
 
 
 def _columns(rows: Sequence[_Row], width: int) -> Sequence[Sequence[Any]]:
-    return [*zip(*rows, strict=True)] or [()] * width
+    """A column without values is sent empty: `unnest` fills it up with NULL, and asyncpg
+    takes 0.2 us for each NULL."""
+    columns = [*zip(*rows, strict=True)] or [()] * width
+    return [() if _is_empty(column) else column for column in columns]
+
+
+def _is_empty(column: Sequence[Any]) -> bool:
+    return not column or (column[0] is None and column.count(None) == len(column))

@@ -186,18 +186,19 @@ class PostgresStore:
         return loaded
 
     async def commit(self, writes: Sequence[Write]) -> Sequence[Stored | Refused]:
-        """See the port. A commit that has begun goes on when its caller is
-        cancelled."""
+        """See the port. A commit that was sent goes on when its caller is cancelled:
+        the combiner has it."""
         self._check_writable()
         check_shards(writes)
-        if not writes:
-            return []
-        return [await asyncio.shield(asyncio.ensure_future(self._store(writes[0])))]
+        return [await self._store(write) for write in writes]
 
     async def _store(self, write: Write) -> Stored | Refused:
         seat = self._ownership.seat
         try:
             answer = await self._committer.store(write, seat)
+        except asyncio.CancelledError:  # its outcome is unknown
+            self._committer.forget()
+            raise
         except FAILURES as exc:
             self._committer.failed()
             self._failed = self._shared.renewals
