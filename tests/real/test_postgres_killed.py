@@ -1,11 +1,13 @@
 """A worker on PostgreSQL is killed before and after each of its effects: the statements
 of its lease and its seat, each commit, each send. The next process of the host ends the
 work: nothing is lost, and nothing is sent twice. In class `blind` the policy `drop` gives
-up what may have been sent. TURNFOLD_LONG=1 plays the classes beside `lookup`, too."""
+up what may have been sent; in class `editable` a placeholder may stand there twice.
+TURNFOLD_LONG=1 plays the classes beside `lookup`, too."""
 
 import asyncio
 import logging
 import os
+import secrets
 import signal
 import traceback
 from collections.abc import Callable
@@ -19,7 +21,7 @@ from attrs import frozen
 from turnfold import Inbound, Kernel, Route
 from turnfold.api.shard_kernel import shard_of_place
 from turnfold.audit import audit_store
-from turnfold.enums import DeliveryClass, Status
+from turnfold.enums import DeliveryClass, PartAct, Status
 from turnfold.ports.channel import (
     Absent,
     Accepted,
@@ -40,6 +42,7 @@ from turnfold_model.testing.failpoints import Failpoints, Stop
 
 from .postgres import Postgres
 
+EMPTY, GONE = "empty", "gone"
 _MOST = 80  # points of one life
 _LONG = pytest.mark.skipif(
     not os.environ.get("TURNFOLD_LONG"), reason="a minute each; TURNFOLD_LONG=1"
@@ -57,15 +60,34 @@ class FileChannel:
         self._path, self._keyed = path, delivery is DeliveryClass.KEYED
         offer = PartClass(classes=(delivery,), settle_ms=0)
         self.capabilities = Capabilities(parts={"text": offer})
+        if delivery is DeliveryClass.EDITABLE:
+            self.edit, self.retract = self._edit, self._retract
 
     async def send(self, part: Part, key: str, attempt: Attempt) -> Accepted:
-        del key, attempt
-        if self._keyed and part.key in shown(self._path):
-            return Accepted(receipt=Receipt(ids=(part.key,)))
-        file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-        os.write(file, f"{part.key}\n".encode())
-        os.close(file)
+        del key
+        if attempt.act is PartAct.PLACEHOLDER:
+            message = secrets.token_hex(8)
+            self._write(f"{EMPTY} {message}")
+            return Accepted(receipt=Receipt(ids=(message,)))
+        if not (self._keyed and part.key in shown(self._path)):
+            self._write(part.key)
         return Accepted(receipt=Receipt(ids=(part.key,)))
+
+    async def _edit(
+        self, handle: Receipt, part: Part, key: str, attempt: Attempt
+    ) -> Accepted:
+        del key, attempt
+        self._write(f"{part.key} {handle.ids[0]}")
+        return Accepted(receipt=handle)
+
+    async def _retract(self, handle: Receipt, route: Route) -> None:
+        del route
+        self._write(f"{GONE} {handle.ids[0]}")
+
+    def _write(self, line: str) -> None:
+        file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        os.write(file, f"{line}\n".encode())
+        os.close(file)
 
     async def reconcile(self, part: Part, since_ms: int) -> Verdict:
         del since_ms
@@ -75,7 +97,20 @@ class FileChannel:
 
 
 def shown(path: Path) -> list[str]:
-    return path.read_text().split() if path.exists() else []
+    """What each message shows: of one that was edited the last line counts."""
+    last: dict[str, str] = {}
+    for number, line in enumerate(
+        path.read_text().splitlines() if path.exists() else ()
+    ):
+        what, _, message = line.partition(" ")
+        last[message or str(number)] = what
+    return [what for what in last.values() if what not in (EMPTY, GONE)]
+
+
+def empty(path: Path) -> int:
+    """Placeholders that were made."""
+    lines = path.read_text().splitlines() if path.exists() else ()
+    return sum(line.startswith(EMPTY) for line in lines)
 
 
 @frozen
@@ -219,6 +254,8 @@ def die_at_each(
         dropped = 2 * len(died) if scene.blind else 0  # two are on the wire at most
         assert len({*lines}) == len(lines), (point, lines)
         assert 2 * nth - dropped <= len(lines) <= 2 * nth, (point, lines)
+        deaths = len(died) + nth * (before is not None)
+        assert empty(scene.platform) <= 2 * (nth + deaths), point
         if point in ("", last):
             break
     return died
@@ -232,6 +269,13 @@ def die_at_each(
         (DeliveryClass.LOOKUP, Stop(1, "after Send"), "before CallHandler"),
         pytest.param(DeliveryClass.KEYED, None, "", marks=_LONG),
         pytest.param(DeliveryClass.BLIND, None, "", marks=_LONG),
+        pytest.param(DeliveryClass.EDITABLE, None, "", marks=_LONG),
+        pytest.param(
+            DeliveryClass.EDITABLE,
+            Stop(1, "after Send"),
+            "before CallHandler",
+            marks=_LONG,
+        ),
     ],
 )
 def test_a_worker_killed_at_any_effect_loses_nothing_and_doubles_nothing(

@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from typing import Any
 
 import asyncpg
 import pytest
@@ -13,6 +15,7 @@ from turnfold.api.shard_kernel import shard_of_place
 from turnfold.audit import Acceptance, Rule
 from turnfold.enums import DeliveryClass, FailureClass, GateScope, Status
 from turnfold.errors import (
+    DiskError,
     InvalidInputError,
     KeyTakenError,
     LostStoreError,
@@ -204,6 +207,41 @@ async def test_no_statement_of_before_is_stored_after_a_hand_over(
         with pytest.raises(LostStoreError):
             await part._committer.store(write, seat)
         assert await whole_log(part) == []
+
+
+async def unanswered(store: PostgresStore, part: PostgresStore, stored: bool) -> Any:
+    """The seat that has asked for a new token, and got no answer."""
+    asking = part.ownership()._seat
+    cut_link(store._shared.life._link, stored, at="SET token")
+    with pytest.raises(DiskError):
+        await part.ownership().renew_token()
+    return asking
+
+
+async def test_a_seat_is_freed_though_its_new_token_had_no_answer(
+    postgres: Postgres,
+) -> None:
+    async with host(postgres, "t1") as store, handle(store, 1) as part:
+        await part.ownership().take()
+        await unanswered(store, part, stored=True)
+        part.ownership().release()
+        await part.ownership().left()
+        sql = "SELECT freed = token AS free FROM t1.shard WHERE shard = 1"
+        assert [row["free"] for row in await postgres.execute(sql)] == [True]
+
+
+async def test_a_new_token_that_is_asked_for_late_is_nobodys(
+    postgres: Postgres,
+) -> None:
+    """Two statements wait somewhere; a third one is answered before they run."""
+    async with host(postgres, "t2") as store, handle(store, 1) as part:
+        await part.ownership().take()
+        late = [await unanswered(store, part, stored=False) for _ in range(2)]
+        assert await part.ownership().renew_token()
+        for seat in late:
+            ask = partial(ownership._next, seat=seat)
+            assert await store._shared.life.asked(ask, 1) is None
+        await put(part, "entry:a")
 
 
 async def test_only_a_host_that_counts_as_alive_takes_a_seat(

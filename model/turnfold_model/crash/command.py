@@ -10,6 +10,7 @@ from attrs import frozen
 from turnfold_model.command_kit import check_word, processors, spread
 from turnfold_model.crash.explore import Explored, explore
 from turnfold_model.crash.matrix import MATRIX, named
+from turnfold_model.crash_hosts import command as of_hosts
 
 HELP: Final = "the kernel's programs: up to 3 crashes, faults, two processes"
 _SHARE = 40.0  # seconds for one scenario, by default
@@ -29,6 +30,12 @@ class _Task:
 def configure(parser: argparse.ArgumentParser) -> None:
     """The options beside `--json` and `--seconds`."""
     parser.add_argument("--only", metavar="WORD", help="scenarios with this word")
+    parser.add_argument(
+        "--store",
+        choices=("memory", "postgresql"),
+        default="memory",
+        help="postgresql: hosts on a real server, stopped at each of their statements",
+    )
     parser.add_argument("--jobs", type=int, default=processors(), metavar="N")
     parser.add_argument(
         "--share", type=float, default=_SHARE, metavar="N", help="seconds per scenario"
@@ -42,6 +49,8 @@ def run(
     options: argparse.Namespace, say: Callable[[str], None]
 ) -> tuple[dict[str, Any], bool]:
     """The whole matrix. A violation is reported with the tapes that reproduce it."""
+    if options.store == "postgresql":
+        return of_hosts.run(options, say)
     word = options.only or ""
     check_word(word, [scenario.name for scenario in MATRIX], "scenario")
     until = None if options.seconds is None else time.time() + options.seconds

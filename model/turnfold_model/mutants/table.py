@@ -28,6 +28,7 @@ from turnfold_model.mutants.sending import SENDING
 from turnfold_model.mutants.several_hosts import HOSTS
 from turnfold_model.mutants.shards import SHARDS
 from turnfold_model.mutants.sql import SQL
+from turnfold_model.mutants.stops import STOPS
 from turnfold_model.mutants.store import STORE
 from turnfold_model.mutants.telling import TELLING
 from turnfold_model.mutants.waiting import WAITING
@@ -471,6 +472,7 @@ MUTANTS: Final = (
     *SHARDS,
     *SQL,
     *HOSTS,
+    *STOPS,
     *WATCHING,
     *STORE,
     *KEEPING,

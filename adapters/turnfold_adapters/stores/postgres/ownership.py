@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import asyncpg
-from attrs import frozen
+from attrs import evolve, frozen
 
 from turnfold.errors import StoreError
 from turnfold.logs import lines
@@ -98,10 +98,13 @@ UPDATE shard SET token = token + 1, owner = me.id FROM me
 WHERE shard = SHARD AND token = $2
 RETURNING token
 """
+# `$3`: the highest token that this seat has asked for. Where an answer was lost, the
+# shard has any token from `$2` to it; the new one is above all of them, so no statement
+# that comes late finds a token that it expects.
 _FREE = """
-UPDATE shard SET token = token + 1, freed = token + 1
-WHERE shard = SHARD AND owner = $1 AND token = $2
-RETURNING pg_notify($3, 'SHARD')  -- an idle host looks at once
+UPDATE shard SET token = $3 + 1, freed = $3 + 1
+WHERE shard = SHARD AND owner = $1 AND token >= $2 AND token <= $3
+RETURNING pg_notify($4, 'SHARD')  -- an idle host looks at once
 """
 _EXPIRE = """
 UPDATE worker SET state = 'expired', certified_by = 'max_pause_ms'
@@ -119,7 +122,8 @@ WHERE id = $1 AND state = 'alive' AND lease_until > clock_timestamp()
 RETURNING true
 """
 _NEXT = """
-UPDATE shard SET token = token + 1 WHERE shard = SHARD AND owner = $1 AND token = $2
+UPDATE shard SET token = $3 + 1
+WHERE shard = SHARD AND owner = $1 AND token >= $2 AND token <= $3
 RETURNING token
 """
 
@@ -318,8 +322,12 @@ class Life:
 
 @frozen(kw_only=True)
 class _Seat:
+    """`asked`: the highest token that was asked for. Its answer may be lost; then the
+    shard may have it, and no other host."""
+
     owner: Owner
     token: int
+    asked: int
 
 
 class LeaseOwnership:
@@ -394,17 +402,18 @@ class LeaseOwnership:
 
     async def renew_token(self) -> bool:
         """Take a new token after a commit of unknown outcome, which can then never be
-        stored. False if another worker owns the shard now."""
+        stored. False if another worker owns the shard now. Raises DiskError if the
+        answer is lost; the next try knows both tokens."""
         seat = self._seat
         if seat is None:
             return True
-        values = (seat.owner.id, seat.token)
-        ask = partial(_next, values=values)
+        self._seat = evolve(seat, asked=seat.asked + 1)
+        ask = partial(_next, seat=seat)
         token = await self._life.asked(ask, self._shard)
         if token is None:
             self.lose("another worker has taken the store over")
             return False
-        self._seat = _Seat(owner=seat.owner, token=token)
+        self._seat = _Seat(owner=seat.owner, token=token, asked=token)
         return True
 
     def lose(self, why: str) -> None:
@@ -447,7 +456,7 @@ class LeaseOwnership:
                 life.seated.discard(self._shard)
         if token is None:
             return None
-        self._seat, self.head = _Seat(owner=owner, token=token), BLANK
+        self._seat, self.head = _Seat(owner=owner, token=token, asked=token), BLANK
         return owner
 
 
@@ -535,7 +544,7 @@ class LeaseSeats:
             if life.owner is None or row["id"] != life.owner.id:
                 continue
             if row["shard"] not in life.seated and row["freed"] != row["token"]:
-                seat = _Seat(owner=life.owner, token=row["token"])
+                seat = _Seat(owner=life.owner, token=row["token"], asked=row["token"])
                 one = Session(connection.connection, row["shard"])
                 await _free(one, seat, channel(life.terms.schema))
 
@@ -546,10 +555,11 @@ def _limits(row: asyncpg.Record) -> Iterable[Limit]:
 
 
 async def _free(connection: Session, seat: _Seat, bell: str) -> None:
-    await connection.fetchval(_FREE, seat.owner.id, seat.token, bell)
+    await connection.fetchval(_FREE, seat.owner.id, seat.token, seat.asked, bell)
 
 
-async def _next(connection: Session, values: tuple[str, int]) -> int | None:
+async def _next(connection: Session, seat: _Seat) -> int | None:
+    values = (seat.owner.id, seat.token, seat.asked)
     token: int | None = await connection.fetchval(_NEXT, *values)
     return token
 

@@ -1,0 +1,345 @@
+"""One host: a process with an event loop of its own, stopped beside any statement.
+
+A stopped host is a loop that nobody runs. What it has not sent is never sent, and what
+it was answered is never read, so it is dead, or paused until somebody runs the loop
+again. Each statement and each request to the platform passes `Host.asked`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
+from enum import Enum
+from functools import partial
+from typing import Any, ClassVar, Final
+
+import asyncpg
+from attrs import frozen
+
+from turnfold.clock import Clock
+from turnfold_adapters.stores.postgres import PostgresStore
+from turnfold_adapters.stores.postgres.connection import Link
+from turnfold_model.testing.virtual_time import Machine, VirtualLoop
+
+_START_MS = 1_800_000_000_000
+_ROUNDS = 20  # of a loop that is taken apart
+
+
+class How(Enum):
+    """What happens to a host at a statement."""
+
+    BEFORE = "dies before it"
+    AFTER = "dies before its answer"
+    LATE = "dies, and it runs when another host has the shard"
+    PAUSED = "sleeps beyond max_pause_ms, and goes on"
+    SILENT = "sleeps beyond its lease, and goes on"
+    CUT_BEFORE = "loses the connection before it"
+    CUT_AFTER = "loses the connection before its answer"
+    CUT_LATE = "loses the connection, and it runs later"
+
+
+DEATHS: Final = (How.BEFORE, How.AFTER, How.LATE)
+SLEEPS: Final = (How.PAUSED, How.SILENT)
+
+# The first words that stand in a statement name it; the order matters.
+_NAMES: Final = {
+    "pg_backend_pid()": "setup",
+    "set_config('synchronous_commit'": "setup",
+    "INSERT INTO worker": "register",
+    "freed = $3": "free",
+    "SET token = token + 1, owner": "take",
+    "SET token = $3": "next",
+    "'max_pause_ms'": "expire",
+    "state = 'dead'": "certify",
+    "SET lease_until": "renew",
+    "INSERT INTO log": "commit",
+    "INSERT INTO inbox": "post",
+    "UPDATE mark": "mark",
+    "pg_notify": "ring",
+    "LISTEN": "listen",
+    "DELETE FROM answer": "trim",
+}
+READS: Final = frozenset({"read", "listen", "setup"})
+# After these a statement of a lost connection is still under way.
+_LEAVES_LATE: Final = READS | {"ring", "send", "edit"}
+
+
+def name_of(sql: str) -> str:
+    return next((name for words, name in _NAMES.items() if words in sql), "read")
+
+
+@frozen
+class Stop:
+    """At the `nth` statement (from 1) of this name."""
+
+    name: str
+    nth: int
+    how: How
+
+
+class Watched(asyncpg.Connection):
+    """A connection whose statements pass its host."""
+
+    __slots__ = ()
+    host: ClassVar[Host]
+
+    async def fetch(self, query: str, *args: Any, **how: Any) -> Any:
+        return await self._passes(super().fetch, query, *args, **how)
+
+    async def fetchrow(self, query: str, *args: Any, **how: Any) -> Any:
+        return await self._passes(super().fetchrow, query, *args, **how)
+
+    async def fetchval(self, query: str, *args: Any, **how: Any) -> Any:
+        return await self._passes(super().fetchval, query, *args, **how)
+
+    async def execute(self, query: str, *args: Any, **how: Any) -> Any:
+        return await self._passes(super().execute, query, *args, **how)
+
+    async def executemany(self, command: str, args: Any, **how: Any) -> Any:
+        return await self._passes(super().executemany, command, args, **how)
+
+    async def close(self, **how: Any) -> None:
+        await self.host.answered(partial(super().close, **how))
+
+    def is_closed(self) -> bool:
+        return self in self.host.hidden or super().is_closed()
+
+    async def _passes(self, call: Any, sql: str, *args: Any, **how: Any) -> Any:
+        return await self.host.statement(
+            self, sql, args, partial(call, sql, *args, **how)
+        )
+
+
+class Host:
+    """`stop`: where it is stopped; none for a host that only counts its statements.
+    `cut`: where it loses a connection before that. `now_s`: the time of its start."""
+
+    def __init__(
+        self, stop: Stop | None = None, now_s: float = 0.0, cut: Stop | None = None
+    ) -> None:
+        self.loop = VirtualLoop()
+        self.loop.now_s = now_s
+        self._kind: Any = type("Watched", (Watched,), {"host": self, "__slots__": ()})
+        self.stop, self.cut, self.reached = stop, cut, Counter[str]()
+        self.stopped = False
+        self.dead = False
+        self.over = False
+        self.hold = ""  # stand after the next statement of this name
+        self.woke = False  # it slept, and others took it for dead
+        self.lives: set[str] = set()  # the rows of this host in `worker`
+        self.backends: set[int] = set()  # the server's processes for it
+        self.stores: list[PostgresStore] = []
+        self.hidden: set[asyncpg.Connection] = set()
+        self.late: tuple[asyncpg.Connection, Callable[[], Awaitable[Any]]] | None = None
+        self.landed = 0  # statements that came late, and ran
+        self._standing = False
+        self._goes_on = asyncio.Event()
+        self._lands = asyncio.Event()
+        self._main: asyncio.Task[Any] | None = None
+
+    # --- for the director ----------------------------------------------------------------
+
+    def clock(self) -> Clock:
+        return Machine(self.loop, _START_MS).clock(jitter=lambda: 1000)
+
+    def store(self, address: str) -> PostgresStore:
+        """A handle whose connections pass this host."""
+        store = PostgresStore(address)
+        for link in store._shared.links:  # noqa: SLF001  the model looks inside
+            self._watch(link)
+        self.stores.append(store)
+        return store
+
+    def _watch(self, link: Link) -> None:
+        link.kind = self._kind
+        made = link._made  # noqa: SLF001
+
+        async def watched() -> asyncpg.Connection:
+            await self._gate()
+            connection: asyncpg.Connection = await self.answered(made)
+            self.backends.add(connection.get_server_pid())
+            return connection
+
+        link._made = watched  # type: ignore[method-assign]  # noqa: SLF001
+
+    def begin(self, work: Coroutine[Any, Any, Any]) -> None:
+        self._main = self.loop.create_task(work)
+        self._main.add_done_callback(lambda _: self.loop.stop())
+
+    def run(self) -> bool:
+        """Run until the work is done, or the host stands. True if the work is done;
+        raises what the work raised."""
+        assert self._main is not None  # noqa: S101  `begin` comes first
+        self.loop.run_forever()
+        if self._main.done():
+            self._main.result()
+        return self._main.done()
+
+    def do(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """Run some work to its end."""
+        self.begin(work)
+        while not self.run():
+            pass
+        return self._main.result()  # type: ignore[union-attr]  # it is done
+
+    def go_on(self, now_s: float) -> None:
+        """A paused host wakes up."""
+        self.loop.now_s = max(self.loop.now_s, now_s)
+        self._standing = False
+        self._goes_on.set()
+
+    def stand(self) -> None:
+        """The loop stands at the next turn, and everything that would go out waits."""
+        self._goes_on.clear()
+        self._standing = True
+        self.loop.stop()
+
+    @property
+    def stands(self) -> bool:
+        return self._standing
+
+    def land(self) -> None:
+        """The statement of a dead host runs, and nothing else of it."""
+        if self.stop is not None and self.stop.how is How.LATE and self.stopped:
+            self._lands.set()
+            self.loop.run_forever()
+
+    def die(self) -> None:
+        """The system ends the connections of a process that is gone."""
+        self.dead = True
+        for link in [link for store in self.stores for link in store._shared.links]:  # noqa: SLF001
+            connection = link._connection  # noqa: SLF001
+            transport = getattr(connection, "_transport", None)
+            wire = None if transport is None else transport.get_extra_info("socket")
+            if wire is not None:
+                with suppress(OSError):
+                    wire.shutdown(socket.SHUT_RDWR)
+
+    def end(self) -> None:
+        """Take the loop apart. Nothing more goes out."""
+        self.over = True
+        for store in self.stores:
+            store.drop()
+        for connection in self.hidden:
+            connection.terminate()
+        self.loop.set_exception_handler(lambda *_: None)
+        for _ in range(_ROUNDS):
+            tasks = asyncio.all_tasks(self.loop)
+            for task in tasks:
+                task.cancel()
+            self.loop.call_soon(self.loop.stop)
+            self.loop.run_forever()
+            if not tasks:
+                break
+        self.loop.close()
+
+    # --- what goes out -----------------------------------------------------------------
+
+    async def statement(
+        self,
+        connection: asyncpg.Connection,
+        sql: str,
+        args: tuple[object, ...],
+        call: Callable[[], Awaitable[Any]],
+    ) -> Any:
+        name = name_of(sql)
+        if name == "setup":
+            return await self.answered(call)
+        if name == "register":
+            self.lives.add(str(args[0]))
+        return await self.asked(name, call, connection)
+
+    async def asked(
+        self,
+        name: str,
+        call: Callable[[], Awaitable[Any]],
+        connection: asyncpg.Connection | None = None,
+    ) -> Any:
+        """A statement, or a request to the platform (without a connection)."""
+        await self._gate()
+        self.reached[name] += 1
+        stop = self.stop
+        if self.cut and self._is_at(self.cut, name):
+            how, self.cut = self.cut.how, None
+            return await self._stopped(how, call, connection)
+        if stop and not self.stopped and self._is_at(stop, name):
+            self.stopped = True
+            return await self._stopped(stop.how, call, connection)
+        answer = await self.answered(call)
+        if name == self.hold:
+            self.hold = ""
+            self.stand()
+        await self._gate()
+        if name not in _LEAVES_LATE and stop and stop.name != "commit":
+            await self.land_cut()
+        return answer
+
+    def _is_at(self, stop: Stop, name: str) -> bool:
+        return stop.name == name and stop.nth == self.reached[name]
+
+    async def answered(self, call: Callable[[], Awaitable[Any]]) -> Any:
+        """No time passes while the server works."""
+        self.loop.busy_threads += 1
+        try:
+            return await call()
+        finally:
+            self.loop.busy_threads -= 1
+
+    async def _gate(self) -> None:
+        while self._standing and not self.over:
+            await self._goes_on.wait()
+        if self.over:
+            raise asyncio.CancelledError
+
+    async def _stopped(
+        self,
+        how: How,
+        call: Callable[[], Awaitable[Any]],
+        connection: asyncpg.Connection | None,
+    ) -> Any:
+        if how in (How.CUT_BEFORE, How.CUT_AFTER, How.CUT_LATE):
+            return await self._cut(how, call, connection)
+        if how is How.AFTER:
+            await self.answered(call)
+        self.stand()
+        if how is How.LATE:
+            await self._lands.wait()
+            with suppress(asyncpg.PostgresError, asyncpg.InterfaceError):
+                await self.answered(call)
+                self.landed += 1
+            self.stand()
+        await self._gate()
+        answer = await self.answered(call)  # only one that was paused comes here
+        await self._gate()
+        return answer
+
+    async def _cut(
+        self,
+        how: How,
+        call: Callable[[], Awaitable[Any]],
+        connection: asyncpg.Connection | None,
+    ) -> Any:
+        assert connection is not None  # noqa: S101  the platform is not cut off
+        if how is How.CUT_AFTER:
+            await self.answered(call)
+        if how is How.CUT_LATE:
+            self.hidden.add(connection)
+            self.late = connection, call
+        else:
+            connection.terminate()
+        raise asyncpg.ConnectionDoesNotExistError("cut by the search")
+
+    async def land_cut(self) -> None:
+        """The statement of a lost connection runs now."""
+        late, self.late = self.late, None
+        if late is None:
+            return
+        connection, call = late
+        self.hidden.discard(connection)
+        with suppress(asyncpg.PostgresError, asyncpg.InterfaceError):
+            await self.answered(call)
+            self.landed += 1
+        connection.terminate()

@@ -1,0 +1,155 @@
+"""What the server itself saw: triggers note each change of `shard` and `worker`.
+
+`broken` reads these notes, the log, and the list of the platform, and says which of O1
+to O9 does not hold. (O10 needs a server that goes back, which no play here has.)
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, Final
+
+import asyncpg
+
+from turnfold.audit import audit_store
+from turnfold.enums import DeliveryClass, Phase
+from turnfold.ports.store import Head, Listing
+from turnfold_adapters.stores.postgres import PostgresStore, reads
+from turnfold_model.crash_hosts.hosts import How
+from turnfold_model.crash_hosts.scenes import Stage
+
+TRIGGERS: Final = """
+CREATE TABLE seen (
+    n bigserial PRIMARY KEY, shard int, owner text, token bigint, position bigint,
+    old_owner text, old_token bigint, old_position bigint, was_free bool,
+    old_state text, pid int);
+CREATE TABLE deaths (id text, old_state text, state text, certified_by text);
+CREATE FUNCTION see_shard() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    INSERT INTO seen (shard, owner, token, position, old_owner, old_token, old_position,
+        was_free, old_state, pid)
+    VALUES (NEW.shard, NEW.owner, NEW.token, NEW.position, OLD.owner, OLD.token,
+        OLD.position, OLD.owner IS NULL OR OLD.freed IS NOT DISTINCT FROM OLD.token,
+        (SELECT state FROM worker WHERE id = OLD.owner), pg_backend_pid());
+    RETURN NULL; END $$;
+CREATE FUNCTION see_worker() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    IF NEW.state <> OLD.state THEN
+        INSERT INTO deaths VALUES (NEW.id, OLD.state, NEW.state, NEW.certified_by);
+    END IF; RETURN NULL; END $$;
+CREATE TRIGGER sees AFTER UPDATE ON shard FOR EACH ROW EXECUTE FUNCTION see_shard();
+CREATE TRIGGER sees AFTER UPDATE ON worker FOR EACH ROW EXECUTE FUNCTION see_worker();
+"""
+_ALLOWED_DOUBLES = (DeliveryClass.LOOKUP, DeliveryClass.BLIND)
+
+
+async def broken(
+    stage: Stage,
+    root: PostgresStore,
+    admin: asyncpg.Connection,
+    proven: Mapping[str, str],
+    lives_of: Mapping[int, set[str]],
+    how: How | None,
+) -> list[str]:
+    """The rules that this play has broken. `proven`: the lives whose death the director
+    has proven. `lives_of`: a process of the server -> the lives of its host."""
+    seen = await admin.fetch(
+        "SELECT * FROM seen WHERE shard = $1 ORDER BY n", stage.shard
+    )
+    deaths = await admin.fetch("DELETE FROM deaths RETURNING *")
+    part = root.shard(stage.shard)
+    await part.open(read_only=False)
+    found = [*_owners(seen, lives_of), *_deaths(deaths, proven)]
+    found += await _told(stage, part)
+    found += await _log(stage, part, how)
+    found += _shown(stage, await _parked(part), how)
+    await part.close()
+    return found
+
+
+def _owners(seen: Sequence[Any], lives_of: Mapping[int, set[str]]) -> Iterator[str]:
+    """O1, O2, and the right to take a shard."""
+    owner_of: dict[int, str] = {}
+    for row in seen:
+        owner, token = row["owner"], row["token"]
+        if token < row["old_token"] or row["position"] < row["old_position"]:
+            yield "O2 a token or a log went back"
+        if owner is not None and owner_of.setdefault(token, owner) != owner:
+            yield "O1 one token has two owners"
+        if row["position"] > row["old_position"] and owner not in lives_of[row["pid"]]:
+            yield "O1 a host that is not the owner wrote into the log"
+        if row["position"] > row["old_position"] and token != row["old_token"]:
+            yield "O1 a commit changed the token"
+        changed = owner != row["old_owner"]
+        if changed and token <= row["old_token"]:
+            yield "O1 a shard changed hands under its token"
+        if changed and not row["was_free"] and row["old_state"] == "alive":
+            yield "O1 the shard of a living host was taken"
+
+
+def _deaths(deaths: Sequence[Any], proven: Mapping[str, str]) -> Iterator[str]:
+    """O3, and nobody is called dead without a proof."""
+    for row in deaths:
+        if row["old_state"] != "alive":
+            yield f"O3 {row['id']} was {row['old_state']} and is {row['state']}"
+        if row["certified_by"] != "itself" and row["id"] not in proven:
+            yield f"O3 {row['id']} was called dead without a proof: {row['certified_by']}"
+
+
+async def _told(stage: Stage, part: PostgresStore) -> list[str]:
+    """O4, and what is told to be stored stays."""
+    stored = {head.hash for head in stage.stored}
+    gone = [head for head in stage.stored if not await _has(part, head)]
+    late = [head for head in stage.never if await _has(part, head)]
+    return [
+        *(f"O6 position {at.position} was stored, and is not there" for at in gone),
+        *(
+            f"O4 position {at.position} was told not to be stored, and is there"
+            for at in late
+            if at.hash not in stored
+        ),
+    ]
+
+
+async def _has(part: PostgresStore, head: Head) -> bool:
+    return await part._reading(partial(reads.contains_head, wanted=head))  # noqa: SLF001  the model looks inside
+
+
+async def _log(stage: Stage, part: PostgresStore, how: How | None) -> list[str]:
+    """The audit, with the platform's list; O9."""
+    witness = None if _may_double(stage, how) else stage.platform.witness()
+    report = await audit_store(part, witness=witness, integrity=False)
+    out = [f"audit {finding}" for finding in report.findings]
+    turns = await part.list(Listing(prefix="turn:"))
+    if len(turns) != 1:
+        out.append(f"O9 one message is {len(turns)} turns")
+    return out
+
+
+async def _parked(part: PostgresStore) -> int:
+    rows = await part.list(Listing())
+    return sum(row.phase == Phase.PARKED for row in rows)
+
+
+def _shown(stage: Stage, parked: int, how: How | None) -> Iterable[str]:
+    """O5, O7: each of the two is shown once, or parked in class `blind`."""
+    counts = Counter(stage.platform.contents)
+    lost = [text for text in stage.wanted if not counts[text]]
+    if not _may_park(stage) and (parked or lost):
+        yield f"O7 {len(lost)} not shown, {parked} parked"
+    if len(lost) > parked:
+        yield f"O7 {len(lost)} not shown, and {parked} parked"
+    if stage.platform.doubled and not _may_double(stage, how):
+        yield f"O5 {[message.content for message in stage.platform.doubled]} twice"
+
+
+def _may_park(stage: Stage) -> bool:
+    """Two deaths beside one placeholder park it, too: a third one is never shown."""
+    of, twice = stage.scene.delivery, stage.scene.before is not None
+    return of is DeliveryClass.BLIND or (of is DeliveryClass.EDITABLE and twice)
+
+
+def _may_double(stage: Stage, how: How | None) -> bool:
+    """A host that slept beyond `max_pause_ms` breaks an assumption of these classes."""
+    late = how is How.PAUSED and stage.woke
+    return bool(late) and stage.scene.delivery in _ALLOWED_DOUBLES
