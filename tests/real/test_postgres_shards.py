@@ -178,7 +178,7 @@ async def test_a_seat_whose_hand_over_was_lost_is_freed_at_the_next_look(
         await first.seats().enter()
         for part in (kept, given):
             assert await part.ownership().take() is not None
-        cut_link(first._shared.links[2], stored=False, at="freed = token + 1")
+        cut_link(first._shared.links[2], stored=False, at="freed = ")
         given.ownership().release()
         await given.ownership().left()
         assert 1 not in (await second.seats().look()).free

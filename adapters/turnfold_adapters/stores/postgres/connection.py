@@ -212,7 +212,9 @@ class Link:
         self._way = way or Way(place.hosts, place.address)
         self._way.add(self)
         self._turn = 0  # of the way, when the connection was made
-        self.kind = asyncpg.Connection  # a check of the model watches its statements
+        self.kind: type[asyncpg.Connection] = (
+            asyncpg.Connection
+        )  # a check of the model watches its statements
         self._lock = asyncio.Lock()
         self._connection: asyncpg.Connection | None = None
         self._read_only = False
