@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+from turnfold_model.command_kit import uncollected
 from turnfold_model.protocol_model.words import Config
 from turnfold_model.protocol_model.world import Edge, State, World
 
@@ -46,7 +47,8 @@ def explore(
     `deadline` is in `time.monotonic`. Invariants in `ignore` may break, so that one can
     see the other effects of a missing guard.
     """
-    return Search(config, ignore).run(deadline, progress)
+    with uncollected():
+        return Search(config, ignore).run(deadline, progress)
 
 
 def always_ends(config: Config) -> bool:
