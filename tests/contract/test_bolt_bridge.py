@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attrs import evolve
 from slack_bolt.async_app import AsyncApp
 from slack_bolt.request.async_request import AsyncBoltRequest
 from slack_sdk.errors import SlackClientError, SlackRequestError
@@ -51,10 +52,14 @@ def built(slack: FakeSlack, *listeners: Any, kind: str = "message") -> AsyncApp:
 
 @asynccontextmanager
 async def served(
-    slack: FakeSlack, store: Path, *listeners: Any, app: AsyncApp | None = None
+    slack: FakeSlack,
+    store: Path,
+    *listeners: Any,
+    app: AsyncApp | None = None,
+    settings: Settings = QUICK,
 ) -> AsyncIterator[Kernel]:
     app = app or built(slack, *listeners)
-    kernel = Kernel(store, settings=QUICK)
+    kernel = Kernel(store, settings=settings)
     bolt.durable(app, kernel, settle_ms=50)
     kernel.source("slack", bolt.socket_mode(app, APP_TOKEN))
     async with kernel:
@@ -103,7 +108,8 @@ async def test_an_event_is_acknowledged_once_it_is_durable(
         await goes_on.wait()
         await say("done")
 
-    async with served(slack, tmp_path / "g.db", listener):
+    hangs = evolve(QUICK, drain_ms=500)
+    async with served(slack, tmp_path / "g.db", listener, settings=hangs):
         slack.says("C1", "hello")
         await asyncio.wait_for(begun.wait(), 20)
         await until(lambda: not slack.unanswered)  # while its listener still runs

@@ -473,7 +473,7 @@ async def test_a_handler_that_leaves_its_reply_open_leaves_no_preview(
 
     growing(gateway)
     gateway.handler = answer
-    gateway.settings = Settings(max_runs=1)
+    gateway.settings = Settings(max_runs=1, drain_ms=200)
     kernel = await gateway.start()
     turn = await kernel.accept(inbound())
     await until(lambda: gateway.platform.contents == ["half"])

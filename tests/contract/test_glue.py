@@ -104,7 +104,8 @@ def message(number: int) -> Any:
 async def running(store: Path, chat: Chat, think: Any) -> AsyncIterator[Any]:
     bus = gateway.Bus()
     manager = gateway.ChannelManager(bus, {"chat": chat})
-    kernel = Kernel(store, settings=Settings(probe_ms=20, backoff_base_ms=5))
+    settings = Settings(probe_ms=20, backoff_base_ms=5, drain_ms=500)  # an agent hangs
+    kernel = Kernel(store, settings=settings)
     durable.durable(bus, manager, gateway.Agent(bus, think), kernel)
     async with kernel:
         yield bus

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 LONG = bool(os.environ.get("TURNFOLD_LONG"))
-pytestmark = pytest.mark.timeout(7_200 if LONG else 110)
+pytestmark = pytest.mark.timeout(7_200 if LONG else 240)
 COMMITS = (
     "turn.accepted",
     "outbox.queued",
