@@ -19,7 +19,7 @@ from turnfold_model.crash_hosts.search import SCENES, named, search, stops
 from .postgres import Postgres
 
 LONG = bool(os.environ.get("TURNFOLD_LONG"))
-EACH = 1 if LONG else 48  # every so many of the stops
+EACH = 1 if LONG else 64  # every so many of the stops
 pytestmark = pytest.mark.timeout(1_800 if LONG else 110)
 
 
@@ -40,7 +40,7 @@ def theatre(postgres: Postgres) -> Iterator[Theatre]:
 def test_no_stop_breaks_a_rule(theatre: Theatre, scene: Scene) -> None:
     done = search(theatre, scene, each=EACH)
     assert not done.violations
-    assert done.stops > done.missed
+    assert not done.missed
 
 
 def broken_at(theatre: Theatre, scene: str, names: set[str], *hows: How) -> list[str]:

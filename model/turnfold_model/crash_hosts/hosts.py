@@ -20,12 +20,14 @@ import asyncpg
 from attrs import frozen
 
 from turnfold.clock import Clock
+from turnfold.errors import DiskError
 from turnfold_adapters.stores.postgres import PostgresStore
 from turnfold_adapters.stores.postgres.connection import Link
 from turnfold_model.testing.virtual_time import Machine, VirtualLoop
 
 _START_MS = 1_800_000_000_000
 _ROUNDS = 20  # of a loop that is taken apart
+_CLOSING = 3  # more of them, in which its connections end
 
 
 class How(Enum):
@@ -64,7 +66,7 @@ _NAMES: Final = {
 }
 READS: Final = frozenset({"read", "listen", "setup"})
 # After these a statement of a lost connection is still under way.
-_LEAVES_LATE: Final = READS | {"ring", "send", "edit"}
+_LEAVES_LATE: Final = READS | {"connect", "ring", "send", "edit"}
 
 
 def name_of(sql: str) -> str:
@@ -135,6 +137,7 @@ class Host:
         self.hidden: set[asyncpg.Connection] = set()
         self.late: tuple[asyncpg.Connection, Callable[[], Awaitable[Any]]] | None = None
         self.landed = 0  # statements that came late, and ran
+        self._made: list[asyncpg.Connection] = []
         self._standing = False
         self._goes_on = asyncio.Event()
         self._lands = asyncio.Event()
@@ -158,8 +161,8 @@ class Host:
         made = link._made  # noqa: SLF001
 
         async def watched() -> asyncpg.Connection:
-            await self._gate()
-            connection: asyncpg.Connection = await self.answered(made)
+            connection: asyncpg.Connection = await self.asked("connect", made)
+            self._made.append(connection)
             self.backends.add(connection.get_server_pid())
             return connection
 
@@ -221,20 +224,24 @@ class Host:
     def end(self) -> None:
         """Take the loop apart. Nothing more goes out."""
         self.over = True
-        for store in self.stores:
-            store.drop()
-        for connection in self.hidden:
+        self.hidden.clear()
+        for connection in self._made:
             connection.terminate()
         self.loop.set_exception_handler(lambda *_: None)
         for _ in range(_ROUNDS):
             tasks = asyncio.all_tasks(self.loop)
             for task in tasks:
                 task.cancel()
-            self.loop.call_soon(self.loop.stop)
-            self.loop.run_forever()
+            self._turns_once()
             if not tasks:
                 break
+        for _ in range(_CLOSING):
+            self._turns_once()
         self.loop.close()
+
+    def _turns_once(self) -> None:
+        self.loop.call_soon(self.loop.stop)
+        self.loop.run_forever()
 
     # --- what goes out -----------------------------------------------------------------
 
@@ -258,7 +265,7 @@ class Host:
         call: Callable[[], Awaitable[Any]],
         connection: asyncpg.Connection | None = None,
     ) -> Any:
-        """A statement, or a request to the platform (without a connection)."""
+        """A statement; or a new connection, or a request to the platform."""
         await self._gate()
         self.reached[name] += 1
         stop = self.stop
@@ -322,7 +329,8 @@ class Host:
         call: Callable[[], Awaitable[Any]],
         connection: asyncpg.Connection | None,
     ) -> Any:
-        assert connection is not None  # noqa: S101  the platform is not cut off
+        if connection is None:  # it would be a new one
+            raise DiskError(path="the server", problem="refused by the search")
         if how is How.CUT_AFTER:
             await self.answered(call)
         if how is How.CUT_LATE:

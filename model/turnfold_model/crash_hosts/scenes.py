@@ -24,7 +24,7 @@ from turnfold_model.crash_hosts.hosts import Host, Stop
 from turnfold_model.testing.at_rest import at_rest
 from turnfold_model.testing.platform import Platform, PlatformChannel
 
-LEASE_MS: Final = 20_000
+LEASE_MS: Final = 40_000
 MAX_PAUSE_MS: Final = 600_000
 TERMS: Final = f"lease_ms={LEASE_MS}&max_pause_ms={MAX_PAUSE_MS}"
 _RENEWED_S = LEASE_MS / 4_000 + 1

@@ -28,13 +28,17 @@ SCENES: Final = (
     *(Scene(f"{of}-takes-over", of, before=_on_the_wire(of)) for of in _CLASSES),
     *(Scene(f"{of}-in-doubt", of, cut=_IN_DOUBT) for of in _CLASSES),
     *(Scene(f"{of}-client", of, client=True) for of in _CLASSES),
+    *(
+        Scene(f"lookup-{name}-unanswered", DeliveryClass.LOOKUP, cut=Stop(name, 1, how))
+        for name, how in {"register": How.CUT_AFTER, "take": How.CUT_AFTER}.items()
+    ),
 )
 _WIRE: Final = frozenset({"send", "edit"})
-_BELLS: Final = frozenset({"listen", "ring"})
+_LINES: Final = frozenset({"connect", "listen", "ring"})
 # A read changes nothing, so it makes no difference when it runs.
 _AT_A_READ: Final = (How.BEFORE, How.CUT_BEFORE, How.CUT_AFTER)
 _AT_THE_WIRE: Final = (How.BEFORE, How.AFTER, How.PAUSED, How.SILENT)
-_AT_A_BELL: Final = (How.BEFORE, How.CUT_BEFORE)
+_AT_A_LINE: Final = (How.BEFORE, How.CUT_BEFORE)
 _READS: Final = 24  # of one life; the later ones repeat themselves
 
 
@@ -69,8 +73,8 @@ def named(name: str) -> Scene:
 
 def hows(scene: Scene, name: str) -> Sequence[How]:
     """What can happen to a host at a statement of this name."""
-    if name in _BELLS:
-        return _AT_A_BELL
+    if name in _LINES:
+        return _AT_A_LINE
     if name in READS:
         return _AT_A_READ
     ways = _AT_THE_WIRE if name in _WIRE else tuple(How)
@@ -83,8 +87,8 @@ def stops(scene: Scene, counts: dict[str, int]) -> Iterator[Stop]:
     for name in sorted(counts):
         most = min(counts[name], _READS) if name in READS else counts[name]
         for nth in range(1, most + 1):
-            for how in hows(scene, name):
-                yield Stop(name, nth, how)
+            if scene.cut is None or (name, nth) != (scene.cut.name, scene.cut.nth):
+                yield from (Stop(name, nth, how) for how in hows(scene, name))
 
 
 def search(

@@ -50,8 +50,8 @@ class Rules:
 class Worker(NamedTuple):
     """One life of a worker. `lease`: whether it is over, for the server. `row`: whether
     it counts as dead. `seen`: the token of the seat that it found free. `epoch`, `token`: those that it
-    holds, 0 for none. `base`: where it believes that the log ends. `hand`: how far its
-    request is."""
+    holds, 0 for none. `asked`: the token that it has asked for without an answer. `base`:
+    where it believes that the log ends. `hand`: how far its request is."""
 
     alive: bool = True
     lease_over: bool = False
@@ -59,6 +59,7 @@ class Worker(NamedTuple):
     seen: int = -1
     epoch: int = 0
     token: int = 0
+    asked: int = 0
     base: int = 0
     hand: Literal["", "armed", "wire", "yes", "timeout"] = ""
     doubt: bool = False
@@ -181,8 +182,8 @@ def _life(world: World, number: int, rules: Rules) -> Iterator[Step]:
     # A life that never had a seat matters only if it may take one later.
     matters = worker.token or not rules.living_takes
     if not worker.gone and matters and ends:
-        yield "leaves", _with(world, number, gone=True, token=0, epoch=0)
-    mine = worker.token and worker.token == world.token and world.owner == number
+        yield "leaves", _with(world, number, gone=True, token=0, asked=0, epoch=0)
+    mine = worker.token and _is_its(world, number)
     first = world.epochs < MAX_EPOCH  # nobody could take it afterwards
     if mine and first and (quiet or not rules.hands_over_quiet):
         yield "hands the seat over", _freed(world, number, rules)
@@ -193,16 +194,25 @@ def _freed(world: World, number: int, rules: Rules) -> World:
     late = world.under_way
     if late is not None:
         late = late._replace(told=True)
-    token = world.token + rules.token_after_hand_over
+    top = max(world.token, world.workers[number].asked)
+    token = top + 1 if rules.token_after_hand_over else world.token
     new = world._replace(freed=True, under_way=late, token=token, writer=-1)
     hand = "" if rules.hands_over_quiet else world.workers[number].hand
-    return _with(new, number, token=0, epoch=0, doubt=False, hand=hand)
+    return _with(new, number, token=0, asked=0, epoch=0, doubt=False, hand=hand)
+
+
+def _is_its(world: World, number: int) -> bool:
+    """Is the token of the shard the worker's, or one that it has asked for?"""
+    worker = world.workers[number]
+    top = max(worker.token, worker.asked)
+    return world.owner == number and worker.token <= world.token <= top
 
 
 _DEAD: Final[dict[str, Any]] = {
     "alive": False,
     "hand": "",
     "token": 0,
+    "asked": 0,
     "epoch": 0,
     "doubt": False,
 }
@@ -272,23 +282,28 @@ def _working(world: World, number: int, kind: Class, rules: Rules) -> Iterator[S
 
 
 def _after_doubt(world: World, number: int, rules: Rules) -> Iterator[Step]:
-    """Take a new token, then read; or notice that the store is another's."""
+    """Take a new token, then read; or notice that the store is another's. The answer may
+    be lost, too."""
     worker = world.workers[number]
-    if world.owner != number or world.token != worker.token:
-        lost = {"token": 0, "epoch": 0, "doubt": False}
+    if not _is_its(world, number):
+        lost = {"token": 0, "asked": 0, "epoch": 0, "doubt": False}
         yield "notices the loss", _with(world, number, **lost)
         return
     grows = rules.token_after_unknown_fate
-    if grows and world.token >= MAX_TOKEN:
+    top = max(worker.token, worker.asked)
+    if grows and top >= MAX_TOKEN:
         return
-    token = world.token + grows
+    token = top + 1 if grows else world.token
     new = world._replace(token=token, writer=-1 if grows else world.writer)
+    if grows:
+        yield "its new token has no answer", _with(new, number, asked=token)
+        yield "its new token is not asked for", _with(world, number, asked=token)
     late = new.under_way
     if late is not None:  # its caller learns that it is not stored
         new = new._replace(under_way=late._replace(told=True))
     yield (
         "reads under a new token",
-        _with(new, number, token=token, base=world.position, doubt=False),
+        _with(new, number, token=token, asked=0, base=world.position, doubt=False),
     )
 
 
