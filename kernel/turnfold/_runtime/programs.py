@@ -199,6 +199,18 @@ def back_off(trouble: Exception, where: str) -> Program:
     yield Wait(BACK_OFF_MS, trouble, where)
 
 
+def _answered(question: Look, where: str) -> Program:
+    """The answer of a look, however long the store cannot be read: state that is not in
+    memory comes from there."""
+    while True:
+        try:
+            return (yield question)
+        except (CorruptLogError, OwnedError):
+            raise  # waiting does not help
+        except (StoreError, NotOpenError) as exc:
+            yield from back_off(exc, where)
+
+
 # --- The program of a worker that has just taken its store ---
 
 
@@ -216,9 +228,9 @@ def take_over() -> Program:
         else:
             break
     try:
-        if (yield Look(blame.has_orphans)):
+        if (yield from _answered(Look(blame.has_orphans), "taking over")):
             yield from append_until_stored(blame.bury)
-        if (yield Look(gates.gates_to_probe)):
+        if (yield from _answered(Look(gates.gates_to_probe), "taking over")):
             yield from append_until_stored(gates.probe_gates)
     except OwnedError:
         return
@@ -242,7 +254,10 @@ def lane(name: str) -> Program:
     end of the attempt moves the lane, and so starts this program again."""
     question = Look(partial(schedule.next_step, lane=name))
     while True:
-        step: Step = yield question
+        try:
+            step: Step = yield from _answered(question, name)
+        except OwnedError:
+            return None
         try:
             match step:
                 case Step(act=Act.WAIT):
@@ -411,7 +426,10 @@ def control(turn: str) -> Program:
 
 def _step_by_step(where: str, question: Decision) -> Program:
     while True:
-        step: TurnStep = yield Look(question)
+        try:
+            step: TurnStep = yield from _answered(Look(question), where)
+        except OwnedError:
+            return None
         try:
             match step.act:
                 case TurnAct.WAIT:

@@ -114,6 +114,22 @@ PROGRAMS: Final = (
         f"{_FAULTS}::an_attempt_of_a_commit",
     ),
     one(
+        "a look that a store cannot answer now breaks its program",
+        "program",
+        f"{_P}:_answered",
+        "yield from back_off(exc, where)",
+        "raise",
+        "test:fast/test_looks.py::away",
+    ),
+    one(
+        "a lane goes on looking where another process owns the store",
+        "program",
+        f"{_P}:_answered",
+        "(CorruptLogError, OwnedError)",
+        "CorruptLogError",
+        "test:fast/test_looks.py::another_process",
+    ),
+    one(
         "a lane waits for an attempt that is over",
         "program",
         "turnfold._runtime.sender:Register.moved",
