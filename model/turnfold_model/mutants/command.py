@@ -66,8 +66,8 @@ class _Done:
 def configure(parser: argparse.ArgumentParser) -> None:
     """The options beside `--json` and `--seconds`."""
     parser.add_argument("--only", metavar="WORD", help="mutants with this word")
-    # Many of the tests wait for a time: one more than there are processors.
-    parser.add_argument("--jobs", type=int, default=processors() + 1, metavar="N")
+    # Most of the time of a mutant goes by in a test that waits in vain.
+    parser.add_argument("--jobs", type=int, default=2 * processors(), metavar="N")
     parser.add_argument(
         "--tests-passed",
         action="store_true",
