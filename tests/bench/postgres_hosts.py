@@ -68,14 +68,14 @@ def _tell(name: str, pairs: list[tuple[float, float]], must: float) -> None:
     )
 
 
-def _kernel(plain: str, schema: str, shards: int = 1, *, work: bool = True) -> Kernel:
+def kernel_at(plain: str, schema: str, shards: int = 1, *, work: bool = True) -> Kernel:
     more = f"schema={schema}&shards={shards}"
     kernel = Kernel(f"{plain}{'&' if '?' in plain else '?'}{more}", work=work)
     kernel.attach("t", Instant(), on_unknown="hold")
     return kernel
 
 
-async def _seated(kernel: Kernel, seats: int) -> None:
+async def seated(kernel: Kernel, seats: int) -> None:
     async with asyncio.timeout(_MAX_WAIT_S):
         while len(kernel.seats) != seats:
             await asyncio.sleep(0.1)
@@ -84,8 +84,11 @@ async def _seated(kernel: Kernel, seats: int) -> None:
 async def _of_shards(
     plain: str, messages: int, rounds: int
 ) -> list[tuple[float, float]]:
-    async with _kernel(plain, "many", _SHARDS) as many, _kernel(plain, "one") as one:
-        await _seated(many, _SHARDS)
+    async with (
+        kernel_at(plain, "many", _SHARDS) as many,
+        kernel_at(plain, "one") as one,
+    ):
+        await seated(many, _SHARDS)
         plays = {"many": ours(many, _SENDERS), "one": ours(one, _SENDERS)}
         found = await rates(plays, messages, rounds)
     return [*zip(found["many"], found["one"], strict=True)]
@@ -94,7 +97,7 @@ async def _of_shards(
 async def _of_inbox(
     plain: str, messages: int, rounds: int
 ) -> list[tuple[float, float]]:
-    worker, other = _kernel(plain, "inbox"), _kernel(plain, "inbox", work=False)
+    worker, other = kernel_at(plain, "inbox"), kernel_at(plain, "inbox", work=False)
     async with worker, other:
         plays = {"other": ours(other, _SENDERS), "worker": ours(worker, _SENDERS)}
         found = await rates(plays, messages, rounds)
@@ -134,7 +137,7 @@ async def _child(address: str, seats: int) -> None:
     kernel = Kernel(address)
     kernel.attach("t", Instant(), on_unknown="hold")
     async with kernel:
-        await _seated(kernel, seats)
+        await seated(kernel, seats)
         await asyncio.sleep(1)  # until all of them are
         shards: Any = kernel._shards
         routes = (Route(channel="t", conversation=f"{n}") for n in range(400))
@@ -156,7 +159,7 @@ async def _child(address: str, seats: int) -> None:
 # --- a backlog ---
 
 
-class _Counting(Instant):
+class Counting(Instant):
     def __init__(self, count: int) -> None:
         self.left, self.done = count, asyncio.Event()
 
@@ -185,18 +188,30 @@ async def _of_drains(
 
 async def _drained(plain: str, schema: str, messages: int) -> float:
     """Seconds from the moment the channel is there until all is delivered."""
-    kernel = Kernel(f"{plain}{'&' if '?' in plain else '?'}schema={schema}")
-    channel = _Counting(messages)
-    async with kernel:
-        for first in range(0, messages, _SENDERS):
-            numbers = range(first, min(first + _SENDERS, messages))
-            routes = [Route(channel="t", conversation=f"{n % 200}") for n in numbers]
-            await asyncio.gather(*(kernel.enqueue(to, PAYLOAD) for to in routes))
+    async with bare_kernel(plain, schema) as kernel:
+        await fill(kernel, messages)
         began = time.perf_counter()
-        kernel.attach("t", channel, on_unknown="hold")
-        await channel.done.wait()
-        await kernel.at_rest(60_000)
+        await drain(kernel, messages)
         return time.perf_counter() - began
+
+
+def bare_kernel(plain: str, schema: str) -> Kernel:
+    """Without a channel."""
+    return Kernel(f"{plain}{'&' if '?' in plain else '?'}schema={schema}")
+
+
+async def fill(kernel: Kernel, messages: int) -> None:
+    for first in range(0, messages, _SENDERS):
+        numbers = range(first, min(first + _SENDERS, messages))
+        routes = [Route(channel="t", conversation=f"{n % 200}") for n in numbers]
+        await asyncio.gather(*(kernel.enqueue(to, PAYLOAD) for to in routes))
+
+
+async def drain(kernel: Kernel, messages: int) -> None:
+    channel = Counting(messages)
+    kernel.attach("t", channel, on_unknown="hold")
+    await channel.done.wait()
+    await kernel.at_rest(60_000)
 
 
 async def _peers_drain(connection: Any) -> Callable[[int], Awaitable[float]]:

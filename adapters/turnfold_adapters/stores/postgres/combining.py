@@ -54,10 +54,11 @@ class Part:
 
 
 class Combiner:
-    """All commits of one host. `link`: the connection that writes."""
+    """All commits of one host. `link`: the connection that writes. `several`: has the
+    store several shards?"""
 
     def __init__(self, link: Link) -> None:
-        self.link = link
+        self.link, self.several = link, True
         self._waiting: list[Part] = []
         self._task: asyncio.Task[None] | None = None
 
@@ -84,7 +85,8 @@ class Combiner:
             self._begin()
 
     async def _run(self) -> None:
-        await asyncio.sleep(0)  # others hand in their commits in the same tick
+        if self.several:
+            await asyncio.sleep(0)  # others hand in their commits in the same tick
         while self._waiting:
             await self._next()
 

@@ -13,7 +13,7 @@ Commits of several shards of one host share a statement (`combining`).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Container
 from contextlib import AbstractAsyncContextManager
 from itertools import groupby
 from typing import Any
@@ -153,7 +153,8 @@ class Committer:
         self._alone = False
         self._known |= moved
         self._head = head
-        await self._trim(len(write.answers))
+        if write.answers:
+            await self._trim(len(write.answers))
         return Stored(head)
 
     async def _pruned(self, prune: Prune, values: Values) -> bool:
@@ -186,7 +187,7 @@ class Committer:
         if write.base != head:
             return log_moved(write.base, head)
         self._head = write.base
-        of = {kept(name): name for name in _spoken_of(write)}
+        of = {kept(name): name for name in _spoken_of(write) if _is_text(name)}
         self._known |= {of[name]: _Known(id_, at) for name, id_, at in found}
         return None
 
@@ -332,15 +333,14 @@ async def _look_up(connection: Session, stream: str) -> _Known:
     return _Known(0, 0) if row is None else _Known(row[1], row[2])
 
 
-def _spoken_of(write: Write) -> set[str]:
+def _spoken_of(write: Write) -> list[str]:
     """All streams that a write names."""
-    names = {record.stream for record in write.records}
-    names.update(summary.stream for summary in write.summaries)
-    names.update(s.parent for s in write.summaries if s.parent is not None)
-    names.update(stream for _, stream in write.keys)
-    names.update(body.stream for body in write.bodies)
-    names.update(stream for stream, _ in write.erase)
-    return {name for name in names if _is_text(name)}
+    names = [record.stream for record in write.records]
+    names += [summary.stream for summary in write.summaries]
+    names += [s.parent for s in write.summaries if s.parent is not None]
+    names += [stream for _, stream in write.keys]
+    names += [body.stream for body in write.bodies]
+    return names + [stream for stream, _ in write.erase]
 
 
 def _is_text(name: str) -> bool:
@@ -352,11 +352,11 @@ def _is_text(name: str) -> bool:
     return True
 
 
-def _unknown(write: Write, known: Iterable[str]) -> list[str]:
+def _unknown(write: Write, known: Container[str]) -> list[str]:
     """The streams to look up: not known, and not marked as new."""
     new = {record.stream for record in write.records if record.version == record.count}
-    left = _spoken_of(write).difference(known, new)
-    return [kept(name) for name in left]
+    left = {n for n in _spoken_of(write) if n not in new and n not in known}
+    return [kept(name) for name in left if _is_text(name)]
 
 
 def _log_row(record: Record, stream: int) -> tuple[Any, ...]:
@@ -404,8 +404,8 @@ def _values(
 
 def _size(write: Write) -> int:
     """About the bytes of its rows."""
-    bodies = sum(len(body.data or b"") for body in write.bodies)
-    return bodies + sum(len(record.events) for record in write.records)
+    bodies = sum([len(body.data or b"") for body in write.bodies])
+    return bodies + sum([len(record.events) for record in write.records])
 
 
 def _first(write: Write) -> list[Any]:

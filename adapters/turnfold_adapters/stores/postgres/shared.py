@@ -73,7 +73,7 @@ class Shared:
             way = "leave `shards` out of the address, or begin in another `schema`"
             problem = f"{found}: {way}"
             raise InvalidInputError(field="shards", problem=problem)
-        self.shards = made
+        self.shards, self.commits.several = made, made > 1
 
     async def leave(self) -> None:
         """One handle fewer; the last one closes everything."""
