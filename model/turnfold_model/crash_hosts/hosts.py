@@ -160,10 +160,15 @@ class Host:
         link.kind = self._kind
         made = link._made  # noqa: SLF001
 
-        async def watched() -> asyncpg.Connection:
-            connection: asyncpg.Connection = await self.asked("connect", made)
+        async def noted() -> asyncpg.Connection:
+            """Also one that a stopped host never gets must be ended."""
+            connection = await made()
             self._made.append(connection)
             self.backends.add(connection.get_server_pid())
+            return connection
+
+        async def watched() -> asyncpg.Connection:
+            connection: asyncpg.Connection = await self.asked("connect", noted)
             return connection
 
         link._made = watched  # type: ignore[method-assign]  # noqa: SLF001
