@@ -72,7 +72,7 @@ def told(traces: Traces) -> dict[str, Any]:
     right = list(traces.found)
     wrong_ones = (without_a_required_step(trace) for trace in right)
     wrong = dict.fromkeys(few[len(few) // 2] for few in wrong_ones if few)
-    done, still = check(right), check(wrong)
+    done, still = check(right), check(wrong, counted=False)
     actions = {f"{kind.MODULE}.{a}" for kind in _OF_LOGS for a in ACTIONS[kind.MODULE]}
     unseen = actions - done.covered
     return {
@@ -97,19 +97,25 @@ def shown(trace: Trace) -> str:
     return f"{trace.module}({constants}): {' '.join(s.event for s in trace.steps)}"
 
 
-def check(traces: Iterable[Trace]) -> Checked:
-    """Each trace against its module; the same trace is asked for once."""
+def check(traces: Iterable[Trace], *, counted: bool = True) -> Checked:
+    """Each trace against its module; the same trace is asked for once. `counted`: which
+    actions they cover, too."""
     groups: dict[tuple[str, Any], list[Trace]] = defaultdict(list)
     for trace in dict.fromkeys(traces):
         groups[trace.module, trace.constants].append(trace)
     result = Checked()
     for (module, constants), group in groups.items():
-        _check(module, dict(constants), group, result)
+        _check(module, dict(constants), group, result, counted=counted)
     return result
 
 
 def _check(
-    module: str, constants: dict[str, Any], traces: list[Trace], result: Checked
+    module: str,
+    constants: dict[str, Any],
+    traces: list[Trace],
+    result: Checked,
+    *,
+    counted: bool,
 ) -> None:
     faults = max(1, *(_troubles(trace) for trace in traces))
     values = {**constants, **_FIXED[module], "Faults": faults}
@@ -121,7 +127,7 @@ def _check(
             values, specification="TraceSpec", invariants=("TraceEnds",)
         )
         (place / "Traces.cfg").write_text(config, encoding="utf-8")
-        run = tlc.run_in(place, "Traces")
+        run = tlc.run_in(place, "Traces", counted=counted)
     if run.broken:
         raise tlc.TlcFailedError(run.output[-2000:])
     done = {int(number) for number in _DONE.findall(run.output)}
