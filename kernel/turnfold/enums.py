@@ -32,16 +32,14 @@ class Phase(StrEnum):
 
     __hash__ = str.__hash__  # Enum's own is slow, and called often
 
-    @property
-    def status(self) -> Status:
-        return _STATUS[self]
+    status: Status  # the word for people, set below: so each message reads it at once
 
     @property
     def closed(self) -> bool:
         return self in CLOSED
 
 
-_STATUS = {
+for _phase, _status in {
     Phase.QUEUED: Status.QUEUED,
     Phase.ATTEMPTED: Status.ATTEMPTED,
     Phase.DISPATCHED: Status.ATTEMPTED,
@@ -51,7 +49,8 @@ _STATUS = {
     Phase.DELIVERED: Status.DELIVERED,
     Phase.FAILED: Status.FAILED_TERMINAL,
     Phase.ABORTED: Status.ABORTED,
-}
+}.items():
+    _phase.status = _status
 # Python 3.11 takes long to find a member of an enum. The code on the path of every
 # message uses these names.
 QUEUED: Final = Phase.QUEUED
@@ -79,6 +78,11 @@ class TurnPhase(StrEnum):
     @property
     def closed(self) -> bool:
         return self in (TurnPhase.COMPLETED, TurnPhase.FAILED, TurnPhase.ABORTED)
+
+
+ACCEPTED: Final = TurnPhase.ACCEPTED
+RUNNING: Final = TurnPhase.RUNNING
+ANSWERED: Final = TurnPhase.ANSWERED
 
 
 class TurnOutcome(StrEnum):

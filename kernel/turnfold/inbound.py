@@ -294,12 +294,12 @@ class Unreadable:
 
 
 def _dedupe_key(of: "Inbound | Unreadable", revision: str | None) -> str | None:
-    parts = [of.channel, of.account]
+    place = f"{escape(of.channel)}/{escape(of.account)}"
     if of.key is not None:
-        parts += ["", of.key]
-    elif of.message_id is None or of.conversation is None:
+        return f"{place}//{escape(of.key)}"
+    if of.message_id is None or of.conversation is None:
         return None
-    else:
-        parts += [of.conversation, of.message_id, of.event]
-        parts += [] if revision is None else [revision]
-    return "/".join(escape(part) for part in parts)
+    name = (
+        f"{place}/{escape(of.conversation)}/{escape(of.message_id)}/{escape(of.event)}"
+    )
+    return name if revision is None else f"{name}/{escape(revision)}"

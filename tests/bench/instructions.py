@@ -29,7 +29,8 @@ from turnfold_adapters.stores.sqlite import writing
 
 FEW, MANY = 200, 1000
 SENDERS = (100, 1)
-SUBJECTS = ("turnfold", *(layout.name for layout in floor.LAYOUTS))
+TURN = "turnfold, a turn"  # accepted, answered by a handler, delivered
+SUBJECTS = ("turnfold", TURN, *(layout.name for layout in floor.LAYOUTS))
 _TOOL = ("--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null")
 _COUNT = re.compile(rb"==(\d+)== I +refs: +([\d,]+)")
 _LIMIT_S = 1200
@@ -80,7 +81,7 @@ def _per_message(loads: str, summaries: bytes) -> dict[str, float]:
     return found
 
 
-async def _kernel(path: Path, senders: int, messages: int) -> None:
+async def _kernel(subject: str, path: Path, senders: int, messages: int) -> None:
     # The count must not rest on the speed of the machine: neither may commits go to the
     # thread, nor may the worker look at its lock and inbox by the clock. `patch.object`
     # raises for a name that is not there any more.
@@ -88,7 +89,12 @@ async def _kernel(path: Path, senders: int, messages: int) -> None:
         patch.object(writing, "SLOW_MS", float("inf")),
         patch.object(worker, "POLL_S", 3_600.0),
     ):
-        async with ours.gateway(ours.sqlite(path, "NORMAL")) as kernel:
+        store = ours.sqlite(path, "NORMAL")
+        if subject == TURN:
+            async with ours.turns(store) as lifecycle:
+                await ours.exactly(lifecycle, senders, messages)
+            return
+        async with ours.gateway(store) as kernel:
             await ours.exactly(ours.lifecycle_of(kernel), senders, messages)
 
 
@@ -101,8 +107,8 @@ async def _floor(
 
 
 def _load(subject: str, path: Path, senders: int, messages: int) -> None:
-    if subject == "turnfold":
-        asyncio.run(_kernel(path, senders, messages))
+    if subject in ("turnfold", TURN):
+        asyncio.run(_kernel(subject, path, senders, messages))
         return
     (layout,) = (kind for kind in floor.LAYOUTS if kind.name == subject)
     asyncio.run(_floor(layout, path, senders, messages))

@@ -4,17 +4,19 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Literal
 
 from attrs import define, field
 from tests.bench.inside import check_durability
 
-from turnfold import Accepted, Kernel, Receipt, Route
+from turnfold import Accepted, Inbound, Kernel, Receipt, Route, TurnHandle
 from turnfold.ports.store import Store
 from turnfold_adapters.stores.sqlite import SqliteStore
 
 PAYLOAD = "x" * 500
+QUESTION = b"x" * 200  # of a message that is answered
 
 Level = Literal["FULL", "NORMAL"]
 # Takes the number of a lane, sends one message in it and waits for its delivery.
@@ -78,6 +80,24 @@ async def gateway(store: Store | Path) -> AsyncIterator[Kernel]:
         if isinstance(kernel.store, SqliteStore):
             check_durability(kernel.store)
         yield kernel
+
+
+@asynccontextmanager
+async def turns(store: Store) -> AsyncIterator[Lifecycle]:
+    """Takes a message in, runs a handler that replies, and waits for the end."""
+    numbers = count()
+    async with gateway(store) as kernel:
+
+        @kernel.on_turn
+        async def answer(turn: TurnHandle) -> None:
+            await turn.reply(PAYLOAD)
+
+        async def lifecycle(lane: int) -> None:
+            place, name = f"c{lane}", str(next(numbers))
+            message = Inbound("t", conversation=place, message_id=name, body=QUESTION)
+            await (await kernel.accept(message)).settled()
+
+        yield lifecycle
 
 
 def sqlite(path: Path, level: Level = "FULL") -> SqliteStore:

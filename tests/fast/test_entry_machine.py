@@ -9,7 +9,8 @@ import pytest
 from turnfold._log import outbox_events as o
 from turnfold._log.events import NAMES
 from turnfold._state.entry import Entry
-from turnfold._state.entry_fold import TRANSITIONS, evolve
+from turnfold._state.entry_fold import evolve
+from turnfold._state.entry_table import TRANSITIONS
 from turnfold._state.turn import Turn
 from turnfold.enums import (
     AbortReason,

@@ -12,7 +12,7 @@ from transitions import MachineError
 
 from turnfold._log.events import NAMES, TurnEvent
 from turnfold._log.outbox_events import OutboxEvent
-from turnfold._state import entry_fold, turn
+from turnfold._state import entry_table, turn
 from turnfold_model.machines import statechart, transition_table
 from turnfold_model.machines.transition_table import NONE
 
@@ -21,7 +21,7 @@ MACHINES = [
     pytest.param(
         statechart.ENTRY,
         transition_table.ENTRY,
-        entry_fold.TRANSITIONS,
+        entry_table.TRANSITIONS,
         OutboxEvent,
         id="entry",
     ),

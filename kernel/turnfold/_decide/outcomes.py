@@ -41,7 +41,6 @@ from turnfold.ports.channel import (
     Outcome,
     Receipt,
     Rejected,
-    Unknown,
     Verdict,
 )
 
@@ -67,17 +66,17 @@ def settle(
         if act is PartAct.PLACEHOLDER:
             return _late_placeholder(draft, entry, part, number, outcome)
         return _late(draft, entry, part, number, outcome)
-    match outcome:
-        case Accepted() if act is PLACEHOLDER:
+    if isinstance(outcome, Accepted):
+        if act is PLACEHOLDER:
             _placed(draft, entry, number, outcome.receipt)
-        case Accepted():
+        else:
             accepted(draft, entry, number, outcome.receipt, outcome.deduplicated)
-        case Rejected():
-            _rejected(draft, entry, outcome)
-        case Unknown():
-            if isinstance(outcome, BuggyUnknown):
-                breaks(draft, entry)
-            _unknown(draft, entry, outcome.cause, outcome.detail)
+    elif isinstance(outcome, Rejected):
+        _rejected(draft, entry, outcome)
+    else:
+        if isinstance(outcome, BuggyUnknown):
+            breaks(draft, entry)
+        _unknown(draft, entry, outcome.cause, outcome.detail)
     attempt_if_free(draft, entry.lane)
     return True
 

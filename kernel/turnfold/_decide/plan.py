@@ -193,7 +193,10 @@ def shows_something(text: str) -> bool:
     >>> shows_something("\u200b\u2060 \u2800"), shows_something(".")
     (False, True)
     """
-    return any(category(c) not in _UNSEEN_KINDS and c not in _UNSEEN for c in text)
+    for c in text:  # noqa: SIM110  `any` would leave a generator, costly to end
+        if category(c) not in _UNSEEN_KINDS and c not in _UNSEEN:
+            return True
+    return False
 
 
 MEASURES: dict[str, Callable[[str], int]] = {

@@ -15,8 +15,11 @@ from turnfold._state.entry import Entry, is_void, known
 from turnfold._state.fold import PERSON, Gate, State, unseen
 from turnfold._state.turn import Turn
 from turnfold.enums import (
+    ACCEPTED,
+    ANSWERED,
     ON_ITS_WAY,
     PLACEHOLDER,
+    RUNNING,
     SEND,
     BlindPolicy,
     Decoration,
@@ -199,10 +202,10 @@ def next_act(entry: Entry) -> PartAct:
     decides whether it goes out whole or by a placeholder and an edit."""
     if entry.handle:
         return PartAct.EDIT
-    if not entry.planned or entry.classes[:1] == _EDITABLE:
+    if not entry.planned or entry.parts[entry.part].classes[:1] == _EDITABLE:
         return PartAct.PLACEHOLDER
     # A live reply may have been sealed while its placeholder was in doubt.
-    empty = entry.doubt and entry.act is PartAct.PLACEHOLDER
+    empty = entry.doubt and entry.act is PLACEHOLDER
     return PLACEHOLDER if empty else SEND
 
 
@@ -322,7 +325,7 @@ def run_is_current(turn: Turn, fence: int, run: int) -> bool:
     """INV-9: only the run that is under way may speak for its turn. A run whose turn
     was over says no more, though a redrive opens the turn again."""
     return (
-        turn.phase in (TurnPhase.RUNNING, TurnPhase.ANSWERED)
+        (turn.phase is RUNNING or turn.phase is ANSWERED)
         and not turn.reopened
         and turn.fence == fence
         and turn.run == run
@@ -364,7 +367,7 @@ def speaks_in(entry: Entry, run: int) -> bool:
 
 def not_answered(turn: Turn) -> bool:
     """INV-9: an answer that the outbox owns is never computed again."""
-    return turn.phase in (TurnPhase.ACCEPTED, TurnPhase.RUNNING)
+    return turn.phase is ACCEPTED or turn.phase is RUNNING
 
 
 def may_be_joined(turn: Turn, limit: int) -> bool:

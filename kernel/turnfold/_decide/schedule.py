@@ -22,6 +22,7 @@ from turnfold.enums import (
     ON_ITS_WAY,
     PARKED,
     PLACEHOLDER,
+    QUEUED,
     SEND,
     BlindPolicy,
     DeliveryClass,
@@ -103,7 +104,9 @@ def step_of(draft: UnitOfWork, entry: Entry) -> Step:
         if rules.expiry_is_sure(entry, draft.sure_from):
             return Step(Act.EXPIRE, entry.stream)
         return Step(Act.WAIT, until=draft.now + _UNSURE_MS)
-    if entry.abort is not None and entry.phase in (Phase.QUEUED, Phase.RETRYABLE):
+    if entry.abort is not None and (
+        entry.phase is QUEUED or entry.phase is Phase.RETRYABLE
+    ):
         return Step(Act.ABORT, entry.stream)
     if entry.phase is PARKED:
         return Step(Act.WAIT, until=entry.expires_at)
@@ -178,7 +181,7 @@ def _act(draft: UnitOfWork, entry: Entry) -> PartAct:
 
 def _act_of(draft: UnitOfWork, entry: Entry) -> PartAct:
     act = rules.next_act(entry)
-    if act is not SEND or entry.current.key_window_ms is None:
+    if act is not SEND or entry.parts[entry.part].key_window_ms is None:
         return act  # nearly all, at once
     if rules.edits_after_key(entry, _key_now(draft, entry), draft.sure_from):
         return PLACEHOLDER
@@ -338,7 +341,7 @@ def attempt(
     desk = draft.context.desks[entry.channel, entry.account]
     act = _act(draft, entry)
     empty = act is PLACEHOLDER
-    on_wire = empty or not desk.prepares(entry.current.kind)
+    on_wire = empty or not desk.prepares(entry.parts[entry.part].kind)
     live = not entry.planned
     event = o.Attempted(
         part=entry.part,

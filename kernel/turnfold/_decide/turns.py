@@ -22,13 +22,15 @@ from turnfold._log import outbox_events as o
 from turnfold._state.entry import Entry
 from turnfold._state.turn import UNREAD, Turn
 from turnfold.enums import (
+    ACCEPTED,
+    ANSWERED,
+    RUNNING,
     AbortReason,
     FailureClass,
     Kind,
     OldTurns,
     Phase,
     TurnOutcome,
-    TurnPhase,
 )
 from turnfold.errors import AlreadyRepliedError, BackPressureError, StaleRunError
 
@@ -54,7 +56,7 @@ def next_turn(draft: UnitOfWork, lane: str) -> TurnStep:
     until: int | None = None
     for stream in draft.turn_lane(lane):
         turn = draft.turn(stream)
-        if turn.phase is TurnPhase.ANSWERED or turn.held:
+        if turn.phase is ANSWERED or turn.held:
             continue  # a turn that waits for a person holds no other turn back
         if turn.left_open is not None:
             step = turn_step(draft, turn)
@@ -89,12 +91,12 @@ def turn_step(draft: UnitOfWork, turn: Turn) -> TurnStep:
         return TurnStep(TurnAct.WAIT)
     if turn.held:
         return TurnStep(TurnAct.WAIT)
-    if turn.phase is TurnPhase.RUNNING:
+    if turn.phase is RUNNING:
         if turn.left_open is not None:
             return _left_open_step(draft, turn)
         dead = rules.runner_is_dead(turn, fence.epoch)
         return TurnStep(TurnAct.ORPHAN if dead else TurnAct.WAIT, turn.stream)
-    if turn.phase is not TurnPhase.ACCEPTED:
+    if turn.phase is not ACCEPTED:
         return TurnStep(TurnAct.WAIT)
     if turn.due is not None and draft.now < turn.due:
         return TurnStep(TurnAct.WAIT, until=turn.due)
@@ -221,6 +223,7 @@ def reply(draft: UnitOfWork, stream: str, run: int, intent: Intent) -> Enqueued:
             raise AlreadyRepliedError(turn=stream, entry=first.entry_id)
         return first
     turn = check_run(draft, stream, run)
+    draft.may_be_new(intent.entry, stream)
     grown = draft.find_entry(intent.entry)
     if grown is not None and rules.is_live(grown):
         owned = live.seal(draft, grown, intent)

@@ -21,7 +21,7 @@ from turnfold._decide.pacing import Flow
 from turnfold._log.bodies import body_ref, checked, place_of
 from turnfold._log.codec import encode, record_of
 from turnfold._log.events import Event, WorkerStarted
-from turnfold._log.ids import ENTRY, gates_of
+from turnfold._log.ids import ENTRY, TURN, gates_of
 from turnfold._log.large import Seal
 from turnfold._log.outbox_events import OutboxEvent
 from turnfold._state.entry import Entry
@@ -40,6 +40,7 @@ from turnfold.enums import (
     ATTEMPTED,
     CLOSED,
     DISPATCHED,
+    RUNNING,
     BlindPolicy,
     PartAct,
     TurnPhase,
@@ -107,6 +108,9 @@ class View(Protocol):
 
     def entries_of(self, turn: str) -> Sequence[str]:
         """All entries of a turn, closed ones too, in order."""
+
+    def lacks(self, turn: str, entry: str) -> bool:
+        """Is it known, without a read, that a turn has no such entry?"""
 
     def stored(self, place: BodyRef) -> Body | None:
         """A body beside the log, or None if it is not there."""
@@ -226,8 +230,9 @@ class UnitOfWork:
         self._flying: set[str] = set()  # entries that were on their way in here
         self._gated = False  # a gate was moved in here
         self._suspected = False  # a death was counted in here
-        store = below.state(STORE)
-        self._store = store if type(store) is StoreState else None
+        self.fence_lost = False  # a later worker has written: we are none now (INV-5)
+        self._store: StoreState | None = None
+        self._learn_worker(below.state(STORE))
 
     # --- reading ---
 
@@ -252,8 +257,7 @@ class UnitOfWork:
 
     def open_of(self, account: str) -> int:
         born = [lane for lane in self._lanes if gates_of(lane)[0] == account]
-        mine = sum(len(self._lanes[lane]) for lane in born)
-        return self.below.open_of(account) + mine
+        return self.below.open_of(account) + sum(len(self._lanes[b]) for b in born)
 
     def turns_waiting(self, lane: str) -> int:
         return self.below.turns_waiting(lane) + len(self._turn_lanes.get(lane, ()))
@@ -269,6 +273,11 @@ class UnitOfWork:
         stream did exist, the append would be refused as a conflict."""
         if not self.context.again:
             self._absent.add(stream)
+
+    def may_be_new(self, stream: str, turn: str | None) -> None:
+        """A new name needs no read if all entries of its turn are in memory."""
+        if turn is not None and self.below.lacks(turn, stream):
+            self.fresh(stream)
 
     @property
     def gated(self) -> bool:
@@ -322,10 +331,12 @@ class UnitOfWork:
         return cast("Turn | None", self.state(stream))
 
     def turn(self, stream: str) -> Turn:
-        found = self.state(stream) if family(stream) == "turn" else None
-        if found is None:
+        found = self.touched.get(stream)
+        if found is None and stream.startswith(TURN) and stream not in self._absent:
+            found = self.below.state(stream)
+        if type(found) is not Turn:
             raise NotFoundError(what="turn", id=stream)
-        return cast("Turn", found)
+        return found
 
     def gate(self, stream: str) -> Gate | None:
         return cast("Gate | None", self.state(stream))
@@ -348,11 +359,14 @@ class UnitOfWork:
         return self.below.open_streams()
 
     def _queued(self, lane: str) -> Iterator[State]:
-        born = map(self.touched.__getitem__, self._lanes.get(lane, ()))
+        older, names = self.below.lane(lane), self._lanes.get(lane)
+        if names is None:
+            return older
+        born = map(self.touched.__getitem__, names)
         if lane in self._placed:
             mine = sorted(cast("Iterator[Entry]", born), key=_PLACE)
-            return merge(self.below.lane(lane), mine, key=_PLACE)
-        return chain(self.below.lane(lane), born)
+            return merge(older, mine, key=_PLACE)
+        return chain(older, born)
 
     def front(self, lane: str) -> list[Entry]:
         """The entries that a lane may be busy with: all that have yielded, and the
@@ -459,16 +473,22 @@ class UnitOfWork:
 
     def _touch(self, stream: str, before: State | None, after: State) -> None:
         self.touched[stream] = after
-        if stream in self._numbers and isinstance(after, _WITH_BODIES):
-            count_bodies(after, self._numbers[stream])
+        number = self._numbers.get(stream, 0)
+        if number and isinstance(after, _WITH_BODIES) and after.bodies < number:
+            counted: Any = after  # made in this commit, not shared yet
+            counted.bodies = number
         if before is None:
             self._bear(stream, after)
         if type(after) is Entry:
             phase = after.phase
-            if phase is DISPATCHED or phase is ATTEMPTED or after.trying:
+            if (
+                phase is DISPATCHED
+                or phase is ATTEMPTED
+                or after.tried == after.version
+            ):
                 self._flying.add(stream)
         elif type(after) is StoreState:
-            self._store = after
+            self._learn_worker(after)
         elif type(after) is Gate:
             self._gated = True
         elif type(after) is Turn:
@@ -477,7 +497,7 @@ class UnitOfWork:
     def _note_turn(self, turn: Turn) -> None:
         if turn.suspects:
             self._suspected = True
-        if turn.phase is TurnPhase.RUNNING:
+        if turn.phase is RUNNING:
             self._running.add(turn.stream)
 
     def _bear(self, stream: str, state: State) -> None:
@@ -491,16 +511,9 @@ class UnitOfWork:
 
     def hand_out(self, entry: Entry, prepared: Any = None) -> None:
         """The current attempt of an entry is to be sent after the COMMIT."""
-        self.attempts.append(
-            AttemptRef(
-                entry.stream,
-                entry.part,
-                entry.attempt,
-                entry.lane,
-                prepared,
-                entry.act,
-            )
-        )
+        e = entry
+        ref = AttemptRef(e.stream, e.part, e.attempt, e.lane, prepared, e.act)
+        self.attempts.append(ref)
 
     def body(
         self,
@@ -565,12 +578,10 @@ class UnitOfWork:
         self.emit(STORE, WorkerStarted(epoch=fence.epoch, owner=fence.owner))
         return fence
 
-    @property
-    def fence_lost(self) -> bool:
-        """A later worker has written: this process is not the worker any more
-        (INV-5)."""
-        fence, worker = self.context.fence, self._store
-        return fence is not None and worker is not None and worker.epoch > fence.epoch
+    def _learn_worker(self, state: State | None) -> None:
+        if type(state) is StoreState:
+            fence, self._store = self.context.fence, state
+            self.fence_lost = fence is not None and state.epoch > fence.epoch
 
     @property
     def authority(self) -> int:
@@ -583,9 +594,3 @@ class UnitOfWork:
     def restored_at(self) -> int:
         """Where the log was last found to be an older copy of itself; 0: nowhere."""
         return self._store.restored if self._store else 0
-
-
-def count_bodies(state: Entry | Turn, number: int) -> None:
-    """The next body of this stream gets at least this number."""
-    counted: Any = state  # made in this commit, not shared yet
-    counted.bodies = max(counted.bodies, number)

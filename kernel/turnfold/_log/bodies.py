@@ -83,11 +83,11 @@ def pack(payload: Payload) -> EncodedPayload:
     cannot be read, and for values that the constructor of a large payload did not
     check."""
     try:
+        if isinstance(payload, Text):
+            head = {"format": payload.format, "text": payload.text, "type": "text"}
+            # The same bytes as canonical.dumps makes, in an eighth of the time.
+            return EncodedPayload("text", head, (_write(head), ()), payload)
         match payload:
-            case Text():
-                head = {"format": payload.format, "text": payload.text, "type": "text"}
-                # The same bytes as canonical.dumps makes, in an eighth of the time.
-                return EncodedPayload("text", head, (_write(head), ()), payload)
             case Native():
                 return _pack_native(payload)
             case File():

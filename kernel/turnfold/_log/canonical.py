@@ -180,10 +180,9 @@ def envelope(
     shard: int = 0,
 ) -> bytes:
     """The bytes that the hash of a record covers."""
-    tail = f'"shard":{shard},"stream":{encode_basestring(stream)},"version":{version}'
-    if wall is not None:
-        tail = f'{tail},"wall":{wall}'
-    return b'{"at":%d,"events":%b,%b}' % (at, events, tail.encode())
+    name, later = encode_basestring(stream), "" if wall is None else f',"wall":{wall}'
+    tail = f',"shard":{shard},"stream":{name},"version":{version}{later}}}'
+    return b"".join((f'{{"at":{at},"events":'.encode(), events, tail.encode()))
 
 
 def hash_of(record: Record) -> bytes:

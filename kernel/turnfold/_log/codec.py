@@ -49,7 +49,7 @@ def encode(event: Event) -> bytes:
         form.read(data)
     except (TypeError, ValueError, AttributeError, OverflowError) as exc:
         raise InvalidInputError(field=form.kind, problem=str(exc)) from exc
-    return b"%b%b]" % (form.front, data)
+    return form.front + data + b"]"
 
 
 def record_of(
@@ -61,7 +61,7 @@ def record_of(
     wall: int | None = None,
 ) -> Record:
     """The record of one stream in one commit. `version`: of its last event."""
-    events = b"[%b]" % b",".join(items)
+    events = b"[" + b",".join(items) + b"]"
     digest = sha256(envelope(stream, version, at, events, wall)).digest()
     return Record(position, stream, version, len(items), at, events, digest, wall)
 

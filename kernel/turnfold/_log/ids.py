@@ -1,7 +1,7 @@
 """The names of streams, keys and gates. Ids are text everywhere."""
 
 from functools import lru_cache
-from hashlib import sha256, shake_128
+from hashlib import blake2b, sha256
 from itertools import product
 
 from attrs import evolve
@@ -17,6 +17,7 @@ _TWO_DIGITS = tuple(map("".join, product(_DIGITS, repeat=2)))
 ORIGINAL = "message"  # the event of a message that is no edit
 ENTRY, TURN, GATE, CURSOR = "entry:", "turn:", "gate:", "cursor:"
 _ALL_RUNS = "all"
+_MOST = blake2b.MAX_DIGEST_SIZE
 
 
 def time_id(now_ms: int, random: bytes) -> str:
@@ -80,11 +81,18 @@ def _safe(key: str) -> str:
 def part_key(entry: str, index: int, alphabet: str, length: int) -> str:
     """The idempotency key of a part in the platform's alphabet. It never changes: it is
     a hash of names that never change."""
-    noise = shake_128(f"{entry}#{index}".encode()).digest(length)
+    noise = _noise(f"{entry}#{index}".encode(), length)
     letters = _letters(alphabet)
     if isinstance(letters, bytes):
         return noise.translate(letters).decode()
     return noise.decode("latin-1").translate(letters)
+
+
+def _noise(name: bytes, length: int) -> bytes:
+    if length <= _MOST:
+        return blake2b(name, digest_size=length).digest()
+    numbers = (n.to_bytes(8, "big") for n in range(length // _MOST + 1))
+    return b"".join([blake2b(name, salt=n).digest() for n in numbers])[:length]
 
 
 @lru_cache(maxsize=16)

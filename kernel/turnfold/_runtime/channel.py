@@ -71,20 +71,25 @@ _OURS = frozenset(
 
 def outcome_of(answer: object, *, gives_ids: bool) -> Outcome:
     """The answer of send() or classify() as one of the three outcomes."""
+    if isinstance(answer, Accepted):
+        return _accepted(answer, gives_ids=gives_ids)
     match answer:
-        case Accepted(receipt=receipt):
-            held = receipt_of(receipt, gives_ids=gives_ids)
-            if held is None:
-                return Unknown(cause="no_receipt", detail=f"{receipt!r:.200}")
-            if held is receipt and type(answer.deduplicated) is bool:
-                return answer
-            return Accepted(receipt=held, deduplicated=answer.deduplicated is True)
         case Rejected():
             return _rejected(answer)
         case Unknown():
             return _unknown(answer)
         case _:
             return Unknown(cause="no_receipt", detail=f"send() gave {answer!r:.200}")
+
+
+def _accepted(answer: Accepted, *, gives_ids: bool) -> Outcome:
+    receipt = answer.receipt
+    held = receipt_of(receipt, gives_ids=gives_ids)
+    if held is None:
+        return Unknown(cause="no_receipt", detail=f"{receipt!r:.200}")
+    if held is receipt and type(answer.deduplicated) is bool:
+        return answer
+    return Accepted(receipt=held, deduplicated=answer.deduplicated is True)
 
 
 def verdict_of(answer: object, *, gives_ids: bool) -> Verdict:
@@ -334,6 +339,8 @@ class AttachedChannel:
         refuses a payload. Any other error becomes a ContractError."""
         offers = self.capabilities
         arguments = (self._planner, offers, payloads, route, kind, entry, packed)
+        if self._planner is None:  # no foreign code
+            return make_plan(*arguments, self.policies)
         end = answered(make_plan, *arguments, self.policies)
         if end.error is None:
             plan: Plan = end.value

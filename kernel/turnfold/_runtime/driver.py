@@ -232,19 +232,22 @@ class Driver(Mending):
         if self._probe is not None:
             self._probe("after", effect)
         if decided.error is None:
-            self._ended(key, None)
+            try:  # to its end: a program that is dropped half way is costly to close
+                program.send(decided.value)
+            except StopIteration:
+                self._ended(key, None)
             return
         self._begin(key, self._run(key, program, error=decided.error))
 
     def _perform(self, key: Key, program: Program, effect: Effect) -> Awaitable[Any]:  # noqa: C901  one case per effect
         """The awaitable of an effect's answer. Not wrapped in another coroutine: each
         wrapper costs a step when the answer comes."""
+        if isinstance(effect, Send):  # of every message, and so at once
+            go_on = partial(self._go_on, key, program, effect)
+            return self.dispatcher.send(effect.attempt, go_on)
         match effect:
             case Append(decision=decision):
                 return self.submit(decision)
-            case Send(attempt=attempt):
-                go_on = partial(self._go_on, key, program, effect)
-                return self.dispatcher.send(attempt, go_on)
             case Prepare(attempt=attempt):
                 return self.dispatcher.prepare(attempt)
             case Reconcile(entry=entry, part=part, attempt=number):

@@ -369,13 +369,17 @@ class Flow:
         if self.places.waiting:
             self.places.moved(states)
         for state in states:
-            if isinstance(state, Gate):
+            if type(state) is Gate:
                 self._gate(state, self._clock.now())
-            elif isinstance(state, Entry) and self._fails:
+        if not self.knows:
+            return  # nearly always
+        for state in states:
+            if type(state) is Entry:
                 self._works(state)
-        if not self._paces:
-            return
-        now = self._clock.now()
+        if self._paces:
+            self._go_on(states, self._clock.now())
+
+    def _go_on(self, states: Sequence[State], now: int) -> None:
         for state in states:
             if isinstance(state, Entry):
                 for name in gates_of(state.lane):

@@ -31,7 +31,15 @@ from turnfold._state.fold import (
     unseen,
 )
 from turnfold._state.turn import Turn
-from turnfold.enums import CLOSED, ON_ITS_WAY, PARKED, Kind, Phase, TurnPhase
+from turnfold.enums import (
+    ANSWERED,
+    CLOSED,
+    ON_ITS_WAY,
+    PARKED,
+    RUNNING,
+    Kind,
+    Phase,
+)
 from turnfold.errors import CorruptLogError
 from turnfold.logs import lines
 from turnfold.ports.store import (
@@ -51,7 +59,7 @@ _LOG = lines()
 _AT_ONCE = 20  # entries of one lane in one fetch, at least
 _KEPT = 10_000  # answers about closed streams, keys and turns that stay in memory
 _CLOSABLE = (Entry, Turn)
-_UNDER_WAY = ON_ITS_WAY | {TurnPhase.RUNNING}
+_UNDER_WAY = ON_ITS_WAY | {RUNNING}
 _SUMMARIZED = ("gate", "cursor", STORE)  # their last event is their state
 # A plain dict, which the crash checker can copy.
 _NO_DEAD = {"entry": 0, "turn": 0}
@@ -129,7 +137,7 @@ class OpenStreams:
 
     def _list(self, row: Summary) -> None:
         match family(row.stream):
-            case "turn" if row.phase != TurnPhase.ANSWERED:
+            case "turn" if row.phase != ANSWERED:
                 control = row.kind == "control"
                 self._list_turn(row.stream, row.lane or "", row.order, control)
             case "gate":
@@ -272,7 +280,9 @@ class OpenStreams:
         # Not a copy: callers usually stop at the first entries of a long lane.
         if self._unplaced and lane in self._unplaced:
             self._place_notices(lane)
-        row = self._lanes.get(lane, {})
+        return self._states_of(self._lanes.get(lane, {}))
+
+    def _states_of(self, row: Mapping[str, int]) -> Iterator[Entry]:
         for stream in row:
             entry = self._states.get(stream)
             if entry is None and self._unknown(stream):
@@ -315,6 +325,9 @@ class OpenStreams:
         if known is None:
             raise NotLoaded(Wanted(children=frozenset((turn,))))
         return known
+
+    def lacks(self, turn: str, entry: str) -> bool:
+        return entry not in self._children.get(turn, (entry,))
 
     def stored(self, place: BodyRef) -> Body | None:
         if place not in self._bodies:
@@ -489,7 +502,8 @@ class OpenStreams:
     ) -> None:
         """Apply the new states and keys of a commit."""
         for state in states.values():
-            self.last_at = max(self.last_at, state.updated)
+            if state.updated > self.last_at:  # noqa: PLR1730  `max` is slow
+                self.last_at = state.updated
             before = self._elsewhere.pop(state.stream, None)
             if before is not None:  # a closed stream has moved
                 self._count_if_dead(before, -1)
@@ -505,13 +519,11 @@ class OpenStreams:
             self._states[state.stream] = state
         else:
             self._states.pop(state.stream, None)
-        match state:
-            case Turn():
-                self._absorb_turn(state)
-            case Gate():
-                self._absorb_gate(state)
-            case Cursor() | StoreState():
-                pass
+            self._elsewhere[state.stream] = state  # its handler may still be at work
+        if isinstance(state, Turn):
+            self._absorb_turn(state)
+        elif isinstance(state, Gate):
+            self._absorb_gate(state)
 
     def _absorb_gate(self, gate: Gate) -> None:
         if gate.closed:
@@ -555,7 +567,7 @@ class OpenStreams:
         self._deadline(entry.expires_at, entry.stream)
 
     def _note_suspicion(self, turn: Turn) -> None:
-        if turn.phase is TurnPhase.RUNNING and turn.left_open is None:
+        if turn.phase is RUNNING and turn.left_open is None:
             self._running.add(turn.stream)
         else:
             self._running.discard(turn.stream)
@@ -575,7 +587,8 @@ class OpenStreams:
     def _absorb_turn(self, turn: Turn) -> None:
         if turn.order > self.head.position:  # accepted in this commit
             self._children.setdefault(turn.stream, [])
-        waits = turn.open and turn.phase is not TurnPhase.ANSWERED
+        opened = turn.open
+        waits = opened and turn.phase is not ANSWERED
         self._note_suspicion(turn)
         if waits and turn.stream not in self._open:
             self._list_turn(turn.stream, turn.lane, turn.order, turn.control)
@@ -583,5 +596,5 @@ class OpenStreams:
             self._controls.pop(turn.stream, None)
             self._leave(self._turn_lanes, turn.stream)
             self._count_if_dead(turn, 1)
-            if not turn.open:
+            if not opened:
                 self._children.pop(turn.stream, None)

@@ -19,7 +19,7 @@ from turnfold._state.entry import Entry
 from turnfold._state.fold import Gate, State
 from turnfold._state.turn import Turn
 from turnfold.clock import Clock
-from turnfold.enums import TurnPhase
+from turnfold.enums import RUNNING
 
 _LONGEST_MS = 60_000  # look again at least this often, for clocks that jump
 
@@ -86,27 +86,29 @@ def after(
     """The programs that may have work after these changes. A lane with an attempt under
     way is looked at when that attempt has ended."""
     for state in moved:
+        if isinstance(state, Entry):  # nearly all
+            lane = state.lane
+            if register.speaks_for(lane) is None and book.has_open(lane):
+                yield Key("lane", lane)
+            continue
         match state:
-            case Entry():
-                if register.speaks_for(state.lane) is None and book.has_open(
-                    state.lane
-                ):
-                    yield Key("lane", state.lane)
             case Turn():
-                yield from _turn(state, epoch)
+                yield from _turn(state, book, epoch)
             case Gate() if not state.holds(state.updated):  # open, or due for a probe
                 yield from behind(state.stream.removeprefix(GATE), book)
             case _:
                 pass
 
 
-def _turn(turn: Turn, epoch: int) -> Iterator[Key]:
+def _turn(turn: Turn, book: OpenStreams, epoch: int) -> Iterator[Key]:
+    """The lane of a turn has no step of its own while it holds nothing but our run."""
+    under_way = turn.phase is RUNNING and turn.left_open is None
+    ours = under_way and turn.fence == epoch
     if turn.control:
         yield Key("control", turn.stream)
-    else:
+    elif book.turns_waiting(turn.lane) > ours:
         yield Key("turns", turn.lane)
-    under_way = turn.phase is TurnPhase.RUNNING and turn.left_open is None
-    if under_way and turn.fence == epoch:
+    if ours:
         yield Key("run", turn.stream, turn.run)
 
 

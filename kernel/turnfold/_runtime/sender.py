@@ -265,7 +265,7 @@ class Sender:
         """The payload of the call; None if it must be read from the store."""
         if entry.act is PLACEHOLDER:
             return Text(channel.capabilities.placeholder)
-        return self.bodies.at_hand(entry.stream, entry.current.body)
+        return self.bodies.at_hand(entry.stream, entry.parts[entry.part].body)
 
     def _is_stale(self, channel: AttachedChannel, entry: Entry) -> bool:
         """May the platform have forgotten the key of a second send? The decision has
@@ -405,7 +405,7 @@ def _part_of(channel: AttachedChannel, entry: Entry, payload: Payload) -> Part:
 
 def _part(entry: Entry, payload: Payload) -> Part:
     """The next part of an entry, with its payload."""
-    planned, route = entry.current, route_of(entry, entry.target)
+    planned, route = entry.parts[entry.part], route_of(entry, entry.target)
     if planned.dropped:
         payload, route = undecorated(payload, route, planned.dropped)
     return Part(

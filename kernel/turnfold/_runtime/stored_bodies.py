@@ -60,6 +60,11 @@ class BodiesAtHand:
             return own.origin
         return await fetch_payload(self._seen, stream, ref)
 
+    async def received(self, stream: str, ref: str) -> bytes:
+        """The bytes of a message for its handler. They leave memory: a later run reads the
+        store."""
+        return await self._read(stream, ref)
+
     async def _seen(self, stream: str, ref: str) -> bytes:
         own = self._kept.get(place_of(stream, ref))
         return await read_body(self._store, stream, ref) if own is None else own.data

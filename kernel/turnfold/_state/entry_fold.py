@@ -1,12 +1,10 @@
-"""The transition table and the fold of an outbox entry (specs/design.md 4).
+"""The fold of an outbox entry (specs/design.md 4).
 
-The table names the phases that an event may lead to from each phase; the event's data
-choose between several. `evolve` and `advance` look the event up, set fields (`_moved`)
-and check the new phase against the table, which a test compares with another one.
+`evolve` and `advance` look an event up in the transition table (`entry_table`), set the
+fields that it changes, and check the new phase against the table.
 """
 
-from collections.abc import Mapping
-from types import MappingProxyType
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from msgspec.structs import replace
@@ -29,140 +27,21 @@ from turnfold._state.entry import (
     take_up,
     with_part,
 )
-from turnfold._state.transitions import Row, illegal, targets
+from turnfold._state.entry_table import TRANSITIONS
+from turnfold._state.transitions import illegal
 from turnfold.enums import (
     CLOSED,
     DELIVERED,
     DISPATCHED,
     FAILED,
     ON_ITS_WAY,
+    PLACEHOLDER,
     QUEUED,
     FailureClass,
-    PartAct,
     PartEnd,
     Phase,
     Reason,
     TrialEnd,
-)
-
-
-def _to(*phases: Phase) -> frozenset[Phase]:
-    return frozenset(phases)
-
-
-# Targets of evidence for one part of an entry without doubt: it goes on or ends. With
-# another part in doubt it would wait for a person.
-_CALM_EVIDENCE = (Phase.QUEUED, Phase.DELIVERED, Phase.FAILED)
-_EVIDENCE = (*_CALM_EVIDENCE, Phase.PARKED)
-_SETTLING: Row = {
-    o.PartDelivered: _to(Phase.QUEUED, Phase.PARKED),
-    o.Delivered: _to(Phase.DELIVERED),
-}
-_SENDING: Row = {
-    **_SETTLING,
-    o.Deferred: _to(Phase.QUEUED, Phase.IN_DOUBT),
-    o.FailedRetryable: _to(Phase.RETRYABLE),
-    o.OutcomeUnknown: _to(Phase.IN_DOUBT),
-    o.PartRefused: _to(Phase.QUEUED),
-    o.FailedTerminal: _to(Phase.FAILED),
-}
-
-
-def _always(phase: Phase) -> Row:
-    """Events that an open entry takes in every phase without a change of phase."""
-    return {
-        o.Planned: _to(phase),
-        o.AbortRequested: _to(phase),
-        o.Bounced: _to(phase),
-    }
-
-
-def _waiting(phase: Phase) -> Row:
-    """QUEUED and RETRYABLE: no part is on the wire or in doubt."""
-    return {
-        **_always(phase),
-        o.Attempted: _to(Phase.ATTEMPTED, Phase.DISPATCHED),
-        o.Placed: _to(phase),
-        o.PartRefused: _to(Phase.QUEUED),
-        o.AmendedPart: _to(phase),
-        o.FailedTerminal: _to(Phase.FAILED),
-        o.Aborted: _to(Phase.ABORTED),
-        o.LateReceipt: _to(*_CALM_EVIDENCE),
-        o.Rescheduled: _to(phase),
-        o.Doubted: _to(Phase.PARKED),
-        o.LaneYielded: _to(phase),
-    }
-
-
-TRANSITIONS: Mapping[Phase | None, Row] = MappingProxyType(
-    {
-        None: {
-            o.Queued: _to(Phase.QUEUED),
-            o.Imported: _to(Phase.PARKED),
-        },
-        Phase.QUEUED: {**_waiting(Phase.QUEUED), o.Tried: _to(Phase.QUEUED)},
-        Phase.ATTEMPTED: {
-            **_always(Phase.ATTEMPTED),
-            **_SENDING,
-            o.Dispatched: _to(Phase.DISPATCHED),
-            o.Placed: _to(Phase.ATTEMPTED),
-            o.LateReceipt: _to(Phase.ATTEMPTED, *_EVIDENCE),
-        },
-        Phase.DISPATCHED: {
-            **_always(Phase.DISPATCHED),
-            **_SENDING,
-            o.Placed: _to(Phase.DISPATCHED, Phase.QUEUED, Phase.PARKED),
-            o.LateReceipt: _to(Phase.DISPATCHED, *_EVIDENCE),
-        },
-        Phase.IN_DOUBT: {
-            **_always(Phase.IN_DOUBT),
-            **_SETTLING,
-            o.Attempted: _to(Phase.ATTEMPTED, Phase.DISPATCHED),
-            o.Placed: _to(Phase.IN_DOUBT, Phase.QUEUED, Phase.PARKED),
-            o.Tried: _to(Phase.IN_DOUBT),
-            o.AmendedPart: _to(Phase.IN_DOUBT),
-            o.OutcomeUnknown: _to(Phase.IN_DOUBT),
-            o.Reconciled: _to(Phase.RETRYABLE, Phase.IN_DOUBT, Phase.PARKED),
-            o.Parked: _to(Phase.PARKED),
-            o.Resolved: _to(Phase.RETRYABLE, Phase.IN_DOUBT, Phase.PARKED),
-            o.FailedTerminal: _to(Phase.FAILED),
-            o.LateReceipt: _to(*_EVIDENCE),
-            o.Rescheduled: _to(Phase.IN_DOUBT),
-        },
-        Phase.PARKED: {
-            **_always(Phase.PARKED),
-            **_SETTLING,
-            o.Placed: _to(Phase.PARKED),
-            o.Tried: _to(Phase.PARKED),
-            o.Reconciled: _to(Phase.RETRYABLE, Phase.PARKED),
-            o.Resolved: _to(Phase.RETRYABLE, Phase.IN_DOUBT, Phase.PARKED),
-            o.FailedTerminal: _to(Phase.FAILED),
-            o.LateReceipt: _to(*_EVIDENCE),
-            o.LaneYielded: _to(Phase.PARKED),
-        },
-        Phase.RETRYABLE: _waiting(Phase.RETRYABLE),
-        Phase.DELIVERED: {
-            o.Placed: _to(Phase.DELIVERED),
-            o.LateReceipt: _to(Phase.DELIVERED),
-            o.Bounced: _to(Phase.FAILED),
-            o.Redacted: _to(Phase.DELIVERED),
-        },
-        Phase.FAILED: {
-            o.Placed: _to(Phase.FAILED),
-            o.LateReceipt: _to(Phase.FAILED, Phase.DELIVERED),
-            o.Redriven: _to(Phase.QUEUED, Phase.IN_DOUBT),
-            o.Acknowledged: _to(Phase.FAILED),
-            o.Bounced: _to(Phase.FAILED),
-            o.LaneYielded: _to(Phase.FAILED),
-            o.Redacted: _to(Phase.FAILED),
-        },
-        Phase.ABORTED: {
-            o.Placed: _to(Phase.ABORTED),
-            o.LateReceipt: _to(Phase.ABORTED, Phase.DELIVERED),
-            o.Bounced: _to(Phase.ABORTED),
-            o.Redacted: _to(Phase.ABORTED),
-        },
-    }
 )
 
 
@@ -183,11 +62,14 @@ def advance(
     """As `evolve`, but `entry` itself is changed. Only for a state that no other code
     holds. If this raises, `entry` may be half changed and must not be used."""
     phase = None if entry is None else entry.phase
-    allowed = targets(TRANSITIONS, phase, type(event), stream)
+    try:
+        allowed = TRANSITIONS[phase][type(event)]
+    except KeyError:
+        raise illegal(TRANSITIONS, phase, type(event), stream) from None
     if entry is None:
         entry = _born(event, stream, at, position)
     else:
-        _moved(entry, event, at)
+        (_USUAL.get(type(event)) or _moved)(entry, event, at)
         entry.updated = at
     if entry.phase not in allowed:
         raise illegal(TRANSITIONS, phase, type(event), stream)
@@ -236,12 +118,8 @@ _FREE = (SHUTDOWN, FailureClass.OWNER_DIED)  # no verdict on the message
 def _moved(e: Entry, event: o.OutboxEvent, at: int) -> None:  # noqa: PLR0915  a case per event
     """Set the fields that an event changes."""
     match event:
-        case o.Attempted():
-            _attempted(e, event, at)
-        case o.Delivered() | o.PartDelivered():
-            _accepted(e, event)
-        case o.Planned():
-            _planned(e, event)
+        case o.Attempted() | o.Delivered() | o.PartDelivered() | o.Planned():
+            _USUAL[type(event)](e, event, at)
         case o.Dispatched():
             e.phase = Phase.DISPATCHED
         case o.Queued() | o.Imported():
@@ -304,7 +182,7 @@ def _moved(e: Entry, event: o.OutboxEvent, at: int) -> None:  # noqa: PLR0915  a
             e.redacted = True
 
 
-def _planned(e: Entry, event: o.Planned) -> None:
+def _planned(e: Entry, event: o.Planned, _at: int) -> None:
     e.planned = True
     e.parts = event.parts
     e.budget = event.budget
@@ -331,14 +209,14 @@ def _attempted(e: Entry, event: o.Attempted, at: int) -> None:
     e.resend = False
     e.marked = event.marked
     e.act = event.act
-    if e.doubt and event.act is PartAct.PLACEHOLDER:
+    if e.doubt and event.act is PLACEHOLDER:
         e.remade = True
     if not e.planned:
         e.offered = event.classes
         e.offered_policy = event.policy
 
 
-def _accepted(e: Entry, event: o.Delivered | o.PartDelivered) -> None:
+def _accepted(e: Entry, event: o.Delivered | o.PartDelivered, _at: int) -> None:
     if event.part != e.part and not e.ended(event.part):
         put_down(e)
         take_up(e, event.part)
@@ -348,6 +226,16 @@ def _accepted(e: Entry, event: o.Delivered | o.PartDelivered) -> None:
     e.phase = _after_part(e)
     if e.phase is FAILED:
         e.phase = QUEUED  # `failed_terminal` follows in the same commit
+
+
+# The events of every message, found at once: `match` makes a set, a list and a tuple
+# for each case that it tries.
+_USUAL: Mapping[type[Any], Callable[[Entry, Any, int], None]] = {
+    o.Attempted: _attempted,
+    o.Planned: _planned,
+    o.Delivered: _accepted,
+    o.PartDelivered: _accepted,
+}
 
 
 def _end_part(e: Entry, end: PartEnd, receipt: tuple[str, ...] = ()) -> None:
@@ -376,15 +264,15 @@ def _tried(e: Entry, event: o.Tried) -> None:
 def _next_part(e: Entry) -> None:
     doubted = first_doubted(e.others)
     if doubted is None:
-        doubted = first_open(e.others, e.parts, e.count)
+        doubted = first_open(e.others, e.parts, len(e.parts) or 1)
     take_up(e, doubted)
 
 
 def _after_part(e: Entry) -> Phase:
     """The phase of an open entry after one of its parts has ended."""
-    if e.part >= e.count:
-        whole = all_delivered(e.others, e.count)
-        return DELIVERED if whole else FAILED
+    count = len(e.parts) or 1
+    if e.part >= count:
+        return DELIVERED if all_delivered(e.others, count) else FAILED
     return Phase.PARKED if e.doubt else Phase.QUEUED
 
 

@@ -179,6 +179,7 @@ _ONWARD: dict[type, Any] = {cls: _EVOLVE[name] for name, cls in _STATES.items()}
 
 # In place, for a state that no other code holds.
 _ADVANCE = _EVOLVE | {"entry": entry_fold.advance, "turn": turn_fold.advance}
+_ONWARD_IN_PLACE = {cls: _ADVANCE[name] for name, cls in _STATES.items()}
 
 
 def family(stream: str) -> str:
@@ -199,7 +200,11 @@ def advance(
 ) -> State:
     """As `evolve`, but it may change and return the given state itself. The rest
     of that state must not be used after an error."""
-    after: State = _ADVANCE[family(stream)](state, event, stream, at, position)
+    if state is None:
+        machine = _ADVANCE[family(stream)]
+    else:
+        machine = _ONWARD_IN_PLACE[type(state)]
+    after: State = machine(state, event, stream, at, position)
     return after
 
 
@@ -281,6 +286,8 @@ def summarize(state: State) -> Summary:
     It is made for every stream of every commit: so it reads an enum's `_value_`, which
     is `value` without a call.
     """
+    if type(state) is Entry:  # nearly all, at once
+        return _entry(state)
     match state:
         case Entry():
             return _entry(state)

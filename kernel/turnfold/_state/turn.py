@@ -1,16 +1,18 @@
 """The state machine of a turn (specs/design.md 5): table, state, fold. Rules as in entry.py."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from typing import Any
 
 from attrs import define
 
 from turnfold._log import events as t
-from turnfold._state.transitions import Row, illegal, targets
+from turnfold._state.transitions import Row, illegal
 from turnfold.enums import AbortReason, TurnOutcome, TurnPhase
 
 ACCEPTED, RUNNING, ANSWERED = TurnPhase.ACCEPTED, TurnPhase.RUNNING, TurnPhase.ANSWERED
 COMPLETED, FAILED, ABORTED = TurnPhase.COMPLETED, TurnPhase.FAILED, TurnPhase.ABORTED
+CLOSED = frozenset({COMPLETED, FAILED, ABORTED})
 
 
 def _to(*phases: TurnPhase) -> frozenset[TurnPhase]:
@@ -174,7 +176,7 @@ class Turn:
 
     @property
     def open(self) -> bool:
-        return not self.phase.closed
+        return self.phase not in CLOSED
 
 
 def evolve(
@@ -190,11 +192,14 @@ def advance(
     """As `evolve`, in place: only for a state that no other code holds. The state must
     not be used after an error."""
     phase = None if turn is None else turn.phase
-    allowed = targets(TRANSITIONS, phase, type(event), stream)
+    try:
+        allowed = TRANSITIONS[phase][type(event)]
+    except KeyError:
+        raise illegal(TRANSITIONS, phase, type(event), stream) from None
     if turn is None:
         turn = _born(event, stream, at, position)
     else:
-        _moved(turn, event)
+        (_USUAL.get(type(event)) or _moved)(turn, event)
         turn.updated = at
     if turn.phase not in allowed:
         raise illegal(TRANSITIONS, phase, type(event), stream)
@@ -240,12 +245,8 @@ def _moved(turn: Turn, event: t.TurnEvent) -> None:  # noqa: PLR0915  a case per
         case t.Joined():
             turn.joined = (*turn.joined, event)
             turn.due = turn.due if event.due is None else event.due
-        case t.Started():
-            turn.phase = RUNNING
-            turn.run = event.run
-            turn.fence = event.fence
-            turn.owner = event.owner
-            turn.due = turn.left_open = None
+        case t.Started() | t.Answered() | t.Completed():
+            _USUAL[type(event)](turn, event)
         case t.StepStarted():
             turn.steps = _step(turn, event.key, None)
         case t.StepDone():
@@ -263,15 +264,6 @@ def _moved(turn: Turn, event: t.TurnEvent) -> None:  # noqa: PLR0915  a case per
             turn.failed_runs = turn.failed_runs + 1
             turn.due = event.due
             turn.reason = event.failure
-        case t.Answered():
-            turn.deaths = turn.suspects = 0
-            turn.phase = ANSWERED
-            turn.finals = event.finals
-            turn.silent = event.silent
-        case t.Completed():
-            turn.phase = COMPLETED
-            turn.outcome = event.outcome
-            turn.notice = event.notice or turn.notice
         case t.Failed():
             turn.phase = FAILED
             turn.outcome = event.outcome
@@ -309,6 +301,35 @@ def _moved(turn: Turn, event: t.TurnEvent) -> None:  # noqa: PLR0915  a case per
             turn.forgiven = turn.run
         case t.TurnRedacted():
             turn.redacted = True
+
+
+def _started(turn: Turn, event: t.Started) -> None:
+    turn.phase = RUNNING
+    turn.run = event.run
+    turn.fence = event.fence
+    turn.owner = event.owner
+    turn.due = turn.left_open = None
+
+
+def _answered(turn: Turn, event: t.Answered) -> None:
+    turn.deaths = turn.suspects = 0
+    turn.phase = ANSWERED
+    turn.finals = event.finals
+    turn.silent = event.silent
+
+
+def _completed(turn: Turn, event: t.Completed) -> None:
+    turn.phase = COMPLETED
+    turn.outcome = event.outcome
+    turn.notice = event.notice or turn.notice
+
+
+# The events of every turn, found at once, as those of every entry (entry_fold.py).
+_USUAL: Mapping[type[Any], Callable[[Turn, Any], None]] = {
+    t.Started: _started,
+    t.Answered: _answered,
+    t.Completed: _completed,
+}
 
 
 def _suspect(turn: Turn, event: t.Released) -> None:

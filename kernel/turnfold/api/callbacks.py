@@ -3,7 +3,7 @@ aborted."""
 
 import asyncio
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -22,13 +22,12 @@ from turnfold._runtime.calls import (
 )
 from turnfold._runtime.committer import TAKES_NONE
 from turnfold._runtime.programs import RunEnd
-from turnfold._runtime.stored_bodies import read_body
 from turnfold._state.turn import Turn
 from turnfold.api.ends import LONGEST_WAIT_MS, Never, NotNow
 from turnfold.api.handle import TurnHandle, inbound_of
 from turnfold.api.sent import CURRENT
 from turnfold.api.sources import Sources, UnreadError
-from turnfold.enums import TurnPhase
+from turnfold.enums import RUNNING, TurnPhase
 from turnfold.errors import (
     AlreadyRepliedError,
     BackPressureError,
@@ -63,6 +62,7 @@ class Handlers:
         self._running: dict[str, asyncio.Task[Any]] = {}
         self._began: dict[str, float] = {}  # turn -> when its run began, loop time
         self._unwanted: set[str] = set()
+        self.received: Callable[[str, str], Awaitable[bytes]]  # the bytes of a message
         self._threads: dict[str, asyncio.Future[Any]] = {}  # done when they have ended
         self.hung = 0  # runs that did not end when they were cancelled
         self.bugs = 0
@@ -88,9 +88,10 @@ class Handlers:
         if self._handler is None:
             return RunEnd("stopped", "no handler")
         try:
-            if not await self._wanted(stream, run):
+            turn = await self._wanted(stream, run)
+            if turn is None:
                 return RunEnd("stopped", "stale")
-            handle = await self._handle(stream)
+            handle = await self._handle(turn)
         except UnreadError as exc:
             _LOG.warning("turn %s still cannot be read: %s", stream, exc)
             return RunEnd("unread", told(exc))
@@ -149,7 +150,7 @@ class Handlers:
         match error:
             case None:
                 return RunEnd("returned")
-            case StaleRunError() if not await self._wanted(stream, run):
+            case StaleRunError() if await self._wanted(stream, run) is None:
                 return RunEnd("stopped", "stale")
             case BackPressureError():
                 return RunEnd("stopped", error.code)
@@ -194,24 +195,24 @@ class Handlers:
         now = asyncio.get_running_loop().time()
         return {turn: int((now - at) * 1_000) for turn, at in self._began.items()}
 
-    async def _wanted(self, stream: str, run: int) -> bool:
-        """Is the run still current? An abort may have come while the run waited for its
-        place, or the store may have been lost."""
+    async def _wanted(self, stream: str, run: int) -> Turn | None:
+        """The turn, if the run is still current. An abort may have come while the run
+        waited for its place, or the store may have been lost."""
         if not self._kernel.working:
-            return False
+            return None
         turn: Turn = await self._kernel.look(lambda draft: draft.turn(stream))
-        return turn.phase is TurnPhase.RUNNING and turn.run == run
+        current = turn.phase is RUNNING and turn.run == run
+        return turn if current else None
 
-    async def _handle(self, stream: str) -> TurnHandle:
-        turn: Turn = await self._kernel.look(lambda draft: draft.turn(stream))
-        store = self._kernel.store
-        raw = await read_body(store, stream, turn.body)
+    async def _handle(self, turn: Turn) -> TurnHandle:
+        stream = turn.stream
+        raw = await self.received(stream, turn.body)
         if turn.dead:
             inbound = self._sources.read_again(turn, raw)
         else:
             inbound = inbound_of(turn, raw)
         joined = [
-            joined_inbound(turn, more, await read_body(store, stream, more.body))
+            joined_inbound(turn, more, await self.received(stream, more.body))
             for more in turn.joined
         ]
         return TurnHandle(self._kernel, turn, inbound, joined)

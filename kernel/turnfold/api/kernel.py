@@ -266,6 +266,7 @@ class Kernel(
             self._probe,
         )
         driver.flow.rates = self._rates
+        self._handlers.received = driver.sender.bodies.received
         upkeep = Upkeep(
             store.maintenance, store.address, lambda: journal.store_id, self._clock
         )
@@ -588,8 +589,7 @@ class Kernel(
         return time_id(self._clock.now(), self._entropy.randbytes(16))
 
     def _saw(self, commit: Commit) -> None:
-        """Called after every commit: stop unwanted runs, wake waiters, and pass the
-        news to hooks."""
+        """After each commit: stop unwanted runs, wake waiters, tell hooks the news."""
         waiters = self._waiters
         for stream, state in commit.moved.items():
             if isinstance(state, Turn) and unwanted(state):

@@ -14,7 +14,7 @@ from turnfold.api.client import Mailbox
 from turnfold.api.portal import Home
 from turnfold.api.sent import receipt_of
 from turnfold.api.spread import Spread
-from turnfold.enums import Phase, Status, TurnOutcome
+from turnfold.enums import CLOSED, Phase, Status, TurnOutcome
 from turnfold.errors import (
     NotFoundError,
     NotOpenError,
@@ -257,13 +257,15 @@ def stands(state: Entry | Turn) -> bool:
 
 
 def _over(state: Entry | Turn, *, parked: bool) -> bool:
-    return stands(state) if parked else not state.open
+    if parked:
+        return stands(state)
+    return state.phase in CLOSED if type(state) is Entry else not state.open
 
 
 def _end_in(end: Entry | Turn | Summary) -> TurnOutcome | Status:
     """The outcome of a turn or the status of an entry, from its state or its row."""
     if isinstance(end, Entry):
-        return end.status
+        return end.phase.status
     if isinstance(end, Turn):
         return TurnOutcome(str(end.outcome))
     if end.stream.startswith(TURN):

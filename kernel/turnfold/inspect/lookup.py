@@ -240,6 +240,9 @@ class ReadModel:
             raise NotLoaded(Wanted(children=frozenset((turn,))))
         return self._children[turn]
 
+    def lacks(self, turn: str, entry: str) -> bool:
+        return turn in self._children and entry not in self._children[turn]
+
     def stored(self, place: BodyRef) -> Body | None:
         if place not in self._bodies:
             raise NotLoaded(Wanted(bodies=frozenset((place,))))

@@ -49,8 +49,8 @@ BLAME: Final = (
     _broken(
         "a turn that is held runs",
         "turnfold._decide.turns:next_turn",
-        "turn.phase is TurnPhase.ANSWERED or turn.held",
-        "turn.phase is TurnPhase.ANSWERED",
+        "turn.phase is ANSWERED or turn.held",
+        "turn.phase is ANSWERED",
         "crash:poison-lane",
     ),
     _broken(
@@ -197,7 +197,7 @@ BLAME: Final = (
     _broken(
         "the turns of a death are buried one by one",
         "turnfold._runtime.programs:take_over",
-        "yield Look(blame.has_orphans)",
+        "yield from _answered(Look(blame.has_orphans), 'taking over')",
         "False",
         "crash:poison",
         f"{_TEST}::alone_in_three_deaths",

@@ -175,8 +175,8 @@ CLOCKS: Final = (
     _broken(
         "an entry lives longer by the correction of the clock",
         "turnfold._decide.outbox:_expiry",
-        "draft.wall - draft.now - draft.behind",
-        "draft.wall - draft.now",
+        "draft.wall - now - draft.behind",
+        "draft.wall - now",
         f"{_TIMES}::right_after_a_correction",
     ),
     _broken(

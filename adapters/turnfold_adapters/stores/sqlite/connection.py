@@ -180,6 +180,9 @@ def _restrain(conn: apsw.Connection) -> None:
     conn.config(apsw.SQLITE_DBCONFIG_DQS_DDL, 0)
     conn.config(apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0)
     conn.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
+    # One plan for all values of a statement. Else SQLite asks of each bound value if it
+    # fits a partial index, and compiles the statement anew for every other value.
+    conn.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
 
 
 def _require_wal(conn: apsw.Connection, path: str) -> None:

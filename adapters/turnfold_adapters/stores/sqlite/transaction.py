@@ -168,8 +168,9 @@ class WriteTransaction:
                 raise off_the_head(r, position)
             if r.shard != shard:
                 raise wrong_shard(r)
-            row = (position, known.id, version, count, r.at, r.wall, shard, r.events)
-            rows.append((*row, r.hash, known.last or None, None))
+            last = known.last or None
+            row = position, known.id, version, count, r.at, r.wall, shard, r.events
+            rows.append((*row, r.hash, last, None))
             known.version, known.last = version, position
             digest = sha256(digest + r.hash).digest()
         if not rows:
