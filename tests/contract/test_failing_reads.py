@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from turnfold import File, TurnfoldError
+from turnfold._runtime import stored_bodies
 from turnfold.enums import TurnOutcome
 from turnfold.errors import DiskError
 from turnfold_adapters.stores.sqlite.files import BodyFolder
@@ -35,6 +36,7 @@ async def test_a_disk_that_fails_for_seconds_releases_a_turn(
         return read(folder, place)
 
     monkeypatch.setattr(BodyFolder, "read", failing)
+    monkeypatch.setattr(stored_bodies, "_ROOM", 0)  # nothing stays in memory
     kernel = await gateway.start()
     accepted = await kernel.accept(inbound("1", text="x" * 100_000))
     await _until_sent(gateway, 1)

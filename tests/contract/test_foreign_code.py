@@ -420,7 +420,8 @@ async def _one(place: str, kind: str) -> str:
     await kernel.accept(inbound("1", channel="bad"))
     try:
         if place == "source" and kind not in HANGS:
-            await until(lambda: kernel.health()["sources"]["bad/default"]["items"] == 1)
+            await until(lambda: kernel.health()["sources"]["bad/default"]["items"] >= 1)
+            await until(lambda: kernel.health()["sources"]["bad/default"]["restarts"])
         if place == "read":
             await until(lambda: kernel.health()["sources"]["bad/default"]["items"] == 2)
         met = place in ("close", "source")
