@@ -28,7 +28,7 @@ from turnfold._state.entry import (
     with_part,
 )
 from turnfold._state.entry_table import TRANSITIONS
-from turnfold._state.transitions import illegal
+from turnfold._state.transitions import illegal, targets
 from turnfold.enums import (
     CLOSED,
     DELIVERED,
@@ -62,10 +62,7 @@ def advance(
     """As `evolve`, but `entry` itself is changed. Only for a state that no other code
     holds. If this raises, `entry` may be half changed and must not be used."""
     phase = None if entry is None else entry.phase
-    try:
-        allowed = TRANSITIONS[phase][type(event)]
-    except KeyError:
-        raise illegal(TRANSITIONS, phase, type(event), stream) from None
+    allowed = targets(TRANSITIONS, phase, type(event), stream)
     if entry is None:
         entry = _born(event, stream, at, position)
     else:

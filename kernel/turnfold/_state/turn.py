@@ -7,7 +7,7 @@ from typing import Any
 from attrs import define
 
 from turnfold._log import events as t
-from turnfold._state.transitions import Row, illegal
+from turnfold._state.transitions import Row, illegal, targets
 from turnfold.enums import AbortReason, TurnOutcome, TurnPhase
 
 ACCEPTED, RUNNING, ANSWERED = TurnPhase.ACCEPTED, TurnPhase.RUNNING, TurnPhase.ANSWERED
@@ -192,10 +192,7 @@ def advance(
     """As `evolve`, in place: only for a state that no other code holds. The state must
     not be used after an error."""
     phase = None if turn is None else turn.phase
-    try:
-        allowed = TRANSITIONS[phase][type(event)]
-    except KeyError:
-        raise illegal(TRANSITIONS, phase, type(event), stream) from None
+    allowed = targets(TRANSITIONS, phase, type(event), stream)
     if turn is None:
         turn = _born(event, stream, at, position)
     else:
