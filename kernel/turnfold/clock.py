@@ -177,7 +177,7 @@ class Clock:
         if lead >= LEAD_MS and trusts:
             self._log += lead
         at = boot + self._log
-        if at > self._last:  # noqa: PLR1730  `max` takes ten times as long
+        if at > self._last:  # noqa: PLR1730  `max` takes eight times as long
             self._last = at
         return self._last
 

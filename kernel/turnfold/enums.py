@@ -77,12 +77,13 @@ class TurnPhase(StrEnum):
 
     @property
     def closed(self) -> bool:
-        return self in (TurnPhase.COMPLETED, TurnPhase.FAILED, TurnPhase.ABORTED)
+        return self in CLOSED_TURNS
 
 
 ACCEPTED: Final = TurnPhase.ACCEPTED
 RUNNING: Final = TurnPhase.RUNNING
 ANSWERED: Final = TurnPhase.ANSWERED
+CLOSED_TURNS = frozenset({TurnPhase.COMPLETED, TurnPhase.FAILED, TurnPhase.ABORTED})
 
 
 class TurnOutcome(StrEnum):

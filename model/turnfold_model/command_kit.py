@@ -3,6 +3,7 @@ its own, with its results in the order they come."""
 
 import gc
 import os
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import (
     Executor,
@@ -30,6 +31,14 @@ def check_word(word: str, names: Collection[str], what: str) -> None:
     if not any(word in name for name in names):
         there = ", ".join(sorted(names))
         raise UnavailableError(f"no {what} has the word {word!r}; there are: {there}")
+
+
+def fair_share(share: float, until: float | None, lines: float) -> float:
+    """The seconds that one of several searches may take: a small one leaves its time to
+    the others. `share`: at most. `until`: wall time for all, and `lines`: how many still
+    have to share it, for each process."""
+    left = share if until is None else (until - time.time()) / max(1.0, lines)
+    return max(0.05, min(share, left))
 
 
 @contextmanager

@@ -195,7 +195,7 @@ async def test_a_store_that_fails_before_the_handler_was_called_costs_no_run(
     lone.handler = answer
     kernel = await lone.start()
     with monkeypatch.context() as patch:
-        patch.setattr("turnfold._runtime.stored_bodies.BodiesAtHand._read", fails)
+        patch.setattr("turnfold._runtime.stored_bodies.BodiesAtHand._seen", fails)
         done = await kernel.accept(inbound())
         await until(lambda: turn(kernel, done.turn_id).phase is TurnPhase.ACCEPTED)
         for _ in range(5):

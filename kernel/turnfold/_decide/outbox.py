@@ -139,7 +139,7 @@ def _expiry(draft: UnitOfWork, intent: Intent, due: int) -> int:
     now = draft.now
     lead = max(0, draft.wall - now - draft.behind) if draft.sure_from else 0
     ttl = draft.settings.ttl_ms(intent.kind) if intent.ttl_ms is None else intent.ttl_ms
-    start = due if due > now else now  # noqa: FURB136  `max` takes ten times as long
+    start = due if due > now else now  # noqa: FURB136  `max` takes eight times as long
     return start + lead + ttl or 1
 
 

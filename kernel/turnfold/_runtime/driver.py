@@ -232,10 +232,12 @@ class Driver(Mending):
         if self._probe is not None:
             self._probe("after", effect)
         if decided.error is None:
+            until: int | None = None
             try:  # to its end: a program that is dropped half way is costly to close
                 program.send(decided.value)
-            except StopIteration:
-                self._ended(key, None)
+            except StopIteration as stop:
+                until = stop.value
+            self._ended(key, until)
             return
         self._begin(key, self._run(key, program, error=decided.error))
 

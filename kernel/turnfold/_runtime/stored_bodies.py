@@ -51,7 +51,7 @@ class BodiesAtHand:
         """The same, read from the store if necessary. Raises MissingBodyError if its
         bytes are gone, DamagedError if they are altered."""
         own = self.at_hand(stream, ref)
-        return own or await fetch_payload(self._read, stream, ref)
+        return own or await fetch_payload(self.read_once, stream, ref)
 
     async def for_plan(self, stream: str, ref: str) -> Payload:
         """As `payload`; what is in memory stays there for the send."""
@@ -60,16 +60,12 @@ class BodiesAtHand:
             return own.origin
         return await fetch_payload(self._seen, stream, ref)
 
-    async def received(self, stream: str, ref: str) -> bytes:
-        """The bytes of a message for its handler. They leave memory: a later run reads the
-        store."""
-        return await self._read(stream, ref)
-
     async def _seen(self, stream: str, ref: str) -> bytes:
         own = self._kept.get(place_of(stream, ref))
         return await read_body(self._store, stream, ref) if own is None else own.data
 
-    async def _read(self, stream: str, ref: str) -> bytes:
+    async def read_once(self, stream: str, ref: str) -> bytes:
+        """The bytes of a body, which leave memory: a second call reads the store."""
         data = await self._seen(stream, ref)
         self._take(place_of(stream, ref))
         return data

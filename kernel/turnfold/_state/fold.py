@@ -286,11 +286,9 @@ def summarize(state: State) -> Summary:
     It is made for every stream of every commit: so it reads an enum's `_value_`, which
     is `value` without a call.
     """
-    if type(state) is Entry:  # nearly all, at once
+    if isinstance(state, Entry):  # nearly all, at once
         return _entry(state)
     match state:
-        case Entry():
-            return _entry(state)
         case Turn():
             return _turn(state)
         case Gate():

@@ -8,11 +8,17 @@ from attrs import define
 
 from turnfold._log import events as t
 from turnfold._state.transitions import Row, illegal, targets
-from turnfold.enums import AbortReason, TurnOutcome, TurnPhase
+from turnfold.enums import (
+    ACCEPTED,
+    ANSWERED,
+    CLOSED_TURNS,
+    RUNNING,
+    AbortReason,
+    TurnOutcome,
+    TurnPhase,
+)
 
-ACCEPTED, RUNNING, ANSWERED = TurnPhase.ACCEPTED, TurnPhase.RUNNING, TurnPhase.ANSWERED
 COMPLETED, FAILED, ABORTED = TurnPhase.COMPLETED, TurnPhase.FAILED, TurnPhase.ABORTED
-CLOSED = frozenset({COMPLETED, FAILED, ABORTED})
 
 
 def _to(*phases: TurnPhase) -> frozenset[TurnPhase]:
@@ -176,7 +182,7 @@ class Turn:
 
     @property
     def open(self) -> bool:
-        return self.phase not in CLOSED
+        return self.phase not in CLOSED_TURNS
 
 
 def evolve(

@@ -266,7 +266,7 @@ class Kernel(
             self._probe,
         )
         driver.flow.rates = self._rates
-        self._handlers.received = driver.sender.bodies.received
+        self._handlers.received = driver.sender.bodies.read_once
         upkeep = Upkeep(
             store.maintenance, store.address, lambda: journal.store_id, self._clock
         )

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from attrs import frozen
 
-from turnfold_model.command_kit import check_word, processors, spread
+from turnfold_model.command_kit import check_word, fair_share, processors, spread
 from turnfold_model.crash.explore import Explored, explore
 from turnfold_model.crash.matrix import MATRIX, named
 from turnfold_model.crash_hosts import command as of_hosts
@@ -70,11 +70,9 @@ def run(
 
 
 def _explore(task: _Task) -> Explored:
-    left = task.share
-    if task.until is not None:  # small scenarios leave their time to others
-        left = min(left, (task.until - time.time()) / max(1.0, task.lines))
+    left = fair_share(task.share, task.until, task.lines)
     before = time.process_time()
-    done = explore(named(task.name), seconds=max(0.05, left))
+    done = explore(named(task.name), seconds=left)
     done.cpu_s = time.process_time() - before
     done.moments.clear()  # large, and not used any more
     return done

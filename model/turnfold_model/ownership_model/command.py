@@ -165,6 +165,7 @@ def search_watching(
     return _searched(watching.start(), nexts, watching.broken, name, end)
 
 
+@uncollected()
 def _searched(
     first: _W,
     nexts: Callable[[_W], Iterator[tuple[str, _W]]],
@@ -173,17 +174,6 @@ def _searched(
     end: float | None,
 ) -> Result:
     """Breadth first, so a trace is a shortest one."""
-    with uncollected():
-        return _breadth_first(first, nexts, broken_in, name, end)
-
-
-def _breadth_first(
-    first: _W,
-    nexts: Callable[[_W], Iterator[tuple[str, _W]]],
-    broken_in: Callable[[_W], str],
-    name: str,
-    end: float | None,
-) -> Result:
     came: dict[_W, tuple[str, _W] | None] = {first: None}
     todo = deque([first])
     while todo:

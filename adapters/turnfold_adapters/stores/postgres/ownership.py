@@ -547,6 +547,8 @@ class LeaseSeats:
                 seat = _Seat(owner=life.owner, token=row["token"], asked=row["token"])
                 one = Session(connection.connection, row["shard"])
                 await _free(one, seat, channel(life.terms.schema))
+                text = "%s: shard %s is given back; its hand-over had been lost"
+                _LOG.info(text, life.terms.address, row["shard"])
 
 
 def _limits(row: asyncpg.Record) -> Iterable[Limit]:

@@ -131,7 +131,7 @@ class Way:
             try:
                 connection, _ = await self._found(make, looks=False)
             except StoreError as exc:
-                _LOG.debug("%s: it is waited for its answer: %s", self._address, exc)
+                self._tell(f"a statement waits for its answer, and {_words(exc)}", {})
             else:
                 connection.terminate()
             await asyncio.sleep(_SILENT_S)
