@@ -23,7 +23,7 @@ from turnfold_model.mutants import checkers
 from turnfold_model.mutants.checkers import NoCheckerError, check, price
 from turnfold_model.mutants.code import Edit, Mutant, StaleMutantError, applied
 from turnfold_model.mutants.matrix import COLUMNS, survey, table
-from turnfold_model.mutants.table import MUTANTS
+from turnfold_model.mutants.table import MUTANTS, read
 from turnfold_model.protocol_model import matrix
 
 LONG = bool(os.environ.get("TURNFOLD_LONG"))
@@ -85,7 +85,35 @@ def test_there_are_at_least_as_many_mutants_as_the_page_asks_for() -> None:
     assert of["store"] >= LEAST["mutants of the store"]
 
 
+def test_a_text_of_mutants_is_read_line_by_line() -> None:
+    text = """# Why.
+[guard]
+two places are broken
+  in a:b
+  + return True
+  in c:d
+  - for x in y:
+  -     f(x)
+  + pass
+  by crash:one, answers
+  world consent
+"""
+    edits = (
+        Edit("a:b", "", "return True"),
+        Edit("c:d", "for x in y:\n    f(x)", "pass"),
+    )
+    killers = ("crash:one", "answers")
+    assert [*read(text)] == [
+        Mutant("two places are broken", "guard", edits, killers, "consent")
+    ]
+
+
 # --- what fits no more is loud ---
+
+
+def test_a_line_that_means_nothing_is_an_error() -> None:
+    with pytest.raises(ValueError, match="'a name': a line that means nothing: of x"):
+        [*read("[guard]\na name\n  of x\n")]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from tests.least import LEAST
 from turnfold_model.crash.explore import explore
 from turnfold_model.crash.matrix import named
 from turnfold_model.crash.world import World
-from turnfold_model.mutants.code import applied, one
+from turnfold_model.mutants.code import Edit, Mutant, applied
 from turnfold_model.tla import tlc, tlc_traces, trace_batch, trace_entry, trace_lane
 from turnfold_model.tla.trace import Step, Trace
 from turnfold_model.tla.trace_log import Traces
@@ -72,14 +72,14 @@ def test_the_traces_reach_the_least_figures_of_the_page() -> None:
 
 def test_a_kernel_that_runs_the_newest_message_of_a_lane_first_is_refused() -> None:
     where, order = "turnfold._decide.turns:next_turn", "draft.turn_lane(lane)"
-    mutant = one("newest first", "decision", where, order, f"list({order})[::-1]")
+    newest_first = Edit(where, order, f"list({order})[::-1]")
     traces = Traces()
 
     def take(world: World) -> list[str]:
         traces.add(trace_batch.log_of(world))
         return []
 
-    with applied(mutant):
+    with applied(Mutant("newest first", "decision", (newest_first,), ())):
         explore(named("two"), check=take, seconds=20)
     lanes = [trace for trace in traces.found if trace.module == "Busy"]
     assert tlc_traces.check(lanes).refused

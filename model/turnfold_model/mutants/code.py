@@ -33,7 +33,7 @@ class Edit:
 
 @frozen
 class Mutant:
-    """`area`: guard, program, decision, recovery, store or sql. `killers`: checkers that
+    """`area`: guard, program, decision, recovery, store, shards or sql. `killers`: checkers that
     notice it, by name (see `checkers`). `world`: the switch of the world model that
     takes the same rule out of the protocol, if it has one."""
 
@@ -42,13 +42,6 @@ class Mutant:
     edits: tuple[Edit, ...]
     killers: tuple[str, ...]
     world: str = ""
-
-
-def one(
-    name: str, area: str, where: str, old: str, new: str, *killers: str, world: str = ""
-) -> Mutant:
-    """A mutant with a single edit."""
-    return Mutant(name, area, (Edit(where, old, new),), killers, world)
 
 
 class StaleMutantError(Exception):
