@@ -442,10 +442,6 @@ def _advance(draft: UnitOfWork, command: Command, data: Any) -> None:
     accepting.advance(draft, SourceCursor(**data))
 
 
-def _operate(decision: Callable[..., Any]) -> _Act:
-    return partial(_operated, decision)
-
-
 def _operated(
     decision: Callable[..., Any], draft: UnitOfWork, command: Command, data: Any
 ) -> Any:
@@ -453,6 +449,25 @@ def _operated(
     return seen.act(draft, decision, command.stream, version, **data)
 
 
+# The acts of people on one stream, and of the worker itself, by the kind of their command.
+OPERATIONS: Mapping[str, Callable[..., Any]] = MappingProxyType(
+    {
+        "retry": operator.retry,
+        "discard": operator.discard,
+        "let_go": operator.let_go,
+        "hold_back": gates.hold_back,
+        "redrive": operator.redrive,
+        "resolve": operator.resolve,
+        "acknowledge": operator.acknowledge,
+        "reschedule": operator.reschedule,
+        "bounce": operator.bounce,
+        "resubmit": operator.resubmit,
+        "unhold": operator.unhold,
+        "redact": operator.redact,
+        DECLARE: operator.declared,
+        "prune": pruning.prune,
+    }
+)
 _ACTS: Mapping[str, _Act] = MappingProxyType(
     {
         "accept": _accept,
@@ -464,19 +479,6 @@ _ACTS: Mapping[str, _Act] = MappingProxyType(
         "receipt": _receipt,
         "gate": _gate,
         "advance": _advance,
-        "retry": _operate(operator.retry),
-        "discard": _operate(operator.discard),
-        "let_go": _operate(operator.let_go),
-        "hold_back": _operate(gates.hold_back),
-        "redrive": _operate(operator.redrive),
-        "resolve": _operate(operator.resolve),
-        "acknowledge": _operate(operator.acknowledge),
-        "reschedule": _operate(operator.reschedule),
-        "bounce": _operate(operator.bounce),
-        "resubmit": _operate(operator.resubmit),
-        "unhold": _operate(operator.unhold),
-        "redact": _operate(operator.redact),
-        DECLARE: _operate(operator.declared),
-        "prune": _operate(pruning.prune),
+        **{kind: partial(_operated, decide) for kind, decide in OPERATIONS.items()},
     }
 )

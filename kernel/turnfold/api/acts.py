@@ -6,20 +6,21 @@ the reason.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from enum import StrEnum
 from functools import partial
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from attrs import frozen
 
-from turnfold._decide import gates, inbox, operator, seen
+from turnfold._decide import busy, gates, inbox, operator, seen
+from turnfold._decide.busy import LaneAbortion
 from turnfold._decide.operator import Abortion
 from turnfold._log.ids import TURN
 from turnfold._runtime.programs import Decision
 from turnfold.api.commands import Commands
-from turnfold.enums import AbortReason
+from turnfold.enums import AbortReason, Waits
 from turnfold.errors import (
     InvalidInputError,
     RequestedError,
@@ -27,6 +28,7 @@ from turnfold.errors import (
     UsageError,
 )
 from turnfold.messages import (
+    Route,
     check_enum,
     check_flag,
     check_id,
@@ -35,7 +37,10 @@ from turnfold.messages import (
     check_optional_id,
     check_text,
     check_why,
+    control_problem,
     is_a,
+    items,
+    lane_of,
     shown,
 )
 
@@ -122,6 +127,33 @@ class Acts(Commands):
             return Abortion(aborted=False, status="requested")
         return done if isinstance(done, Abortion) else Abortion(**done)
 
+    async def abort_lane(
+        self,
+        lane: Route | str,
+        *,
+        scope: Collection[Waits | str] = tuple(Waits),
+        by: str | None = None,
+        why: str = "",
+    ) -> LaneAbortion:
+        """Stop the turns of a lane, in one commit: a user's "stop". `lane`: a route, or
+        `Inbound.lane`, where messages have lanes of their own. A text that can be no
+        lane is refused; a lane in which nothing waits has nothing to stop.
+
+        `scope`: the turns to stop: the one that is `running`, those that are `queued`
+        or `debounced`, and those that are `answered` with an answer that has not
+        arrived; all of them by default. The other turns go on, and are named in the
+        result. Control input takes no lane, so a "stop" that is a turn itself does not
+        stop itself. Raises RequestedError if no worker answered in time."""
+        words = [str(word) for word in _words(scope)]
+        name = cast("Route", lane).lane if is_a(lane, Route) else _lane(lane)
+        said: dict[str, Any] = {"scope": words, "by": check_optional_id("by", by)}
+        said["why"] = check_why(why)
+        decide = partial(busy.abort_lane, stream=name, **said)
+        done = await self._do(decide, "abort_lane", name, said)
+        if isinstance(done, LaneAbortion):
+            return done
+        return LaneAbortion(**{key: tuple(names) for key, names in done.items()})
+
     async def retry(
         self,
         stream: str,
@@ -139,12 +171,11 @@ class Acts(Commands):
         repeated, NotFoundError for an unknown id.
         """
         act: str = await self._operate(
-            operator.retry,
             "retry",
             stream,
             "stream",
             by=by,
-            why=check_why(why),
+            why=why,
             accept_duplicate=accept_duplicate,
             seen=seen,
         )
@@ -158,13 +189,7 @@ class Acts(Commands):
         "acknowledged" or "aborted". Raises RuleBrokenError if the turn or entry is over
         already."""
         act: str = await self._operate(
-            operator.discard,
-            "discard",
-            stream,
-            "stream",
-            by=by,
-            why=check_why(why),
-            seen=seen,
+            "discard", stream, "stream", by=by, why=why, seen=seen
         )
         return act
 
@@ -174,12 +199,7 @@ class Acts(Commands):
         held turn may run. Returns the names of the gates and turns. Raises
         RuleBrokenError if none was held back."""
         names: list[str] = await self._operate(
-            operator.let_go,
-            "let_go",
-            stream,
-            "stream",
-            by=by,
-            why=check_why(why),
+            "let_go", stream, "stream", by=by, why=why
         )
         return list(names)
 
@@ -188,12 +208,7 @@ class Acts(Commands):
     ) -> None:
         """Send a dead letter again, from its first part that is not delivered."""
         await self._operate(
-            operator.redrive,
-            "redrive",
-            entry,
-            by=by,
-            why=check_why(why),
-            accept_duplicate=accept_duplicate,
+            "redrive", entry, by=by, why=why, accept_duplicate=accept_duplicate
         )
 
     async def resolve(
@@ -210,12 +225,11 @@ class Acts(Commands):
         `marked`: a resend carries a visible mark, where the channel can show one."""
         verdict = _checked_verdict(verdict)
         await self._operate(
-            operator.resolve,
             "resolve",
             entry,
             by=by,
             verdict=verdict,
-            why=check_why(why),
+            why=why,
             marked=marked,
             seen=seen,
         )
@@ -224,33 +238,27 @@ class Acts(Commands):
         self, entry: str, *, by: str, why: str = "", seen: int | None = None
     ) -> None:
         """A person has seen a dead letter."""
-        said: dict[str, Any] = {"by": by, "why": check_why(why), "seen": seen}
-        await self._operate(operator.acknowledge, "acknowledge", entry, **said)
+        await self._operate("acknowledge", entry, by=by, why=why, seen=seen)
 
     async def reschedule(
         self, entry: str, due_ms: int, *, by: str, why: str = ""
     ) -> None:
         """Move the next attempt of an entry to `due_ms`, a time in ms UTC."""
         due = check_ms("due_ms", due_ms)
-        why = check_why(why)
-        await self._operate(
-            operator.reschedule, "reschedule", entry, by=by, due=due, why=why
-        )
+        await self._operate("reschedule", entry, by=by, due=due, why=why)
 
     async def resubmit(
         self, turn: str, *, by: str, why: str = "", seen: int | None = None
     ) -> None:
         """Run a failed turn again, once."""
-        said: dict[str, Any] = {"by": by, "why": check_why(why), "seen": seen}
-        await self._operate(operator.resubmit, "resubmit", turn, "turn", **said)
+        await self._operate("resubmit", turn, "turn", by=by, why=why, seen=seen)
 
     async def unhold(
         self, turn: str, *, by: str, why: str = "", seen: int | None = None
     ) -> None:
         """Let a turn run that is held because the store was restored from a copy: a
         person has seen that it was not answered in the lost history."""
-        said: dict[str, Any] = {"by": by, "why": check_why(why), "seen": seen}
-        await self._operate(operator.unhold, "unhold", turn, "turn", **said)
+        await self._operate("unhold", turn, "turn", by=by, why=why, seen=seen)
 
     async def hold_back(
         self, place: str, *, by: str, why: str = "", for_ms: int | None = None
@@ -278,31 +286,26 @@ class Acts(Commands):
         an older state, or the owner is another process; the bytes go as soon as the
         owner is idle and that reader is done.
         """
-        said: dict[str, Any] = {"by": by, "why": check_why(why), "seen": seen}
         stream = await self._whole("stream", stream)
-        await self._operate(operator.redact, "redact", stream, "stream", **said)
+        await self._operate("redact", stream, "stream", by=by, why=why, seen=seen)
         return await self._erased(stream)
 
     async def _erased(self, *streams: str) -> bool:
         raise NotImplementedError
 
     async def _operate(
-        self,
-        decision: Callable[..., Any],
-        kind: str,
-        stream: str,
-        what: str = "entry",
-        **arguments: Any,
+        self, kind: str, stream: str, what: str = "entry", **arguments: Any
     ) -> Any:
+        """One act of a person. `kind`: of its command."""
+        arguments["why"] = check_why(arguments["why"])
         stream = await self._whole(what, stream)
         arguments["by"] = check_id("by", arguments["by"])
         if arguments.get("seen") is not None:
             check_ms("seen", arguments["seen"], least=1)
         for flag in _FLAGS & arguments.keys():
             check_flag(flag, arguments[flag])
-        return await self._do(
-            _decision(decision, stream, arguments), kind, stream, arguments
-        )
+        decision = _decision(inbox.OPERATIONS[kind], stream, arguments)
+        return await self._do(decision, kind, stream, arguments)
 
     async def act_on(
         self,
@@ -375,22 +378,10 @@ class Acts(Commands):
 _COMMANDS = MappingProxyType(
     {act: str(act) for act in Act} | {Act.ACK: "acknowledge", Act.OPEN: "let_go"}
 )
-_DECISIONS: Mapping[Act, Callable[..., Any]] = MappingProxyType(
-    {
-        Act.RETRY: operator.retry,
-        Act.RESOLVE: operator.resolve,
-        Act.DISCARD: operator.discard,
-        Act.ACK: operator.acknowledge,
-        Act.OPEN: operator.let_go,
-        Act.UNHOLD: operator.unhold,
-        Act.REDACT: operator.redact,
-        Act.RESUBMIT: operator.resubmit,
-    }
-)
 
 
 def _deciding(act: Act, stream: str) -> Callable[..., Any]:
-    return _stopping(stream) if act is Act.ABORT else _DECISIONS[act]
+    return _stopping(stream) if act is Act.ABORT else inbox.OPERATIONS[_COMMANDS[act]]
 
 
 def _stopping(stream: str) -> Callable[..., Abortion]:
@@ -455,3 +446,32 @@ def _acted(stream: str, answer: object) -> Acted:
             return Acted(id=stream, done=f"let go: {', '.join(map(str, names))}")
         case _:
             return Acted(id=stream, done="done")
+
+
+# --- the stop of a lane ---
+
+
+def _lane(name: object) -> str:
+    """A name that a lane may have: channel, account, conversation, thread, and perhaps a
+    name of its own. A slash inside of a part is escaped, so the number tells."""
+    check_kind("lane", name, Route, str)
+    text = check_text("lane", name)
+    parts = text.split("/")
+    if len(parts) not in _PARTS or not all(parts[:3]) or control_problem(text):
+        problem = (
+            f"{shown(name)} is no name of a lane; pass a Route, or `Inbound.lane`, such as "
+            f"{lane_of('telegram', 'default', '42', None)!r}"
+        )
+        raise InvalidInputError(field="lane", problem=problem)
+    return text
+
+
+_PARTS = (4, 5)
+
+
+def _words(scope: Any) -> Collection[Waits]:
+    if is_a(scope, str) or not is_a(scope, Collection):
+        kind = type(scope).__name__
+        problem = f"expected several words, got {kind}"
+        raise InvalidInputError(field="scope", problem=problem)
+    return [check_enum("scope", word, Waits) for word in items("scope", scope)]

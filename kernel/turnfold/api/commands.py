@@ -40,7 +40,6 @@ from turnfold.api.handle import AcceptedTurn
 from turnfold.api.portal import Home
 from turnfold.api.sent import Sent
 from turnfold.api.spread import Spread
-from turnfold.api.stopping import Stopping
 from turnfold.api.telling import Missing
 from turnfold.clock import Clock
 from turnfold.enums import (
@@ -78,7 +77,7 @@ from turnfold.ports.store import Store, Wanted
 from turnfold.settings import Settings
 
 
-class Commands(Stopping, Spread):
+class Commands(Spread):
     """The commands of a Kernel, which implements the methods used here.
 
     The owner of the store decides each command here. Any other process posts it to the
