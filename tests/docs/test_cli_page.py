@@ -6,14 +6,13 @@ from pathlib import Path
 import attrs
 import pytest
 
-from turnfold.inspect import overview, views
+from turnfold.inspect import views
 from turnfold_cli import COMMANDS
 
 PAGE = (Path(__file__).parents[2] / "specs" / "cli.md").read_text()
 CLASSES = {
     cls.__name__: cls
-    for module in (views, overview)
-    for cls in vars(module).values()
+    for cls in vars(views).values()
     if isinstance(cls, type) and attrs.has(cls) and cls.__name__ != "Answer"
 }
 

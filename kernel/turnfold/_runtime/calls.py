@@ -14,12 +14,12 @@ import asyncio
 import inspect
 import signal
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import suppress
 from contextvars import ContextVar, copy_context
 from functools import partial
-from types import CoroutineType
-from typing import Any, TypeVar
+from types import CoroutineType, MappingProxyType
+from typing import Any, Final, TypeVar
 
 from msgspec import Struct
 
@@ -483,3 +483,53 @@ class Calls:
         else:
             call.timed_out = True
             self._cancel(call)
+
+
+# --- Which errors of foreign code come from the network ---
+
+
+_HTTPX: Final = frozenset(
+    {"NetworkError", "TimeoutException", "RemoteProtocolError", "ProxyError"}
+)
+_NAMES: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
+    {
+        "httpx": _HTTPX,
+        "httpcore": _HTTPX,
+        "aiohttp": frozenset({"ClientConnectionError", "ClientPayloadError"}),
+        "websockets": frozenset({"ConnectionClosed"}),
+    }
+)
+# Errors that hold an answer, of `raise_for_status`.
+_ANSWERS: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
+    {
+        "httpx": frozenset({"HTTPStatusError"}),
+        "aiohttp": frozenset({"ClientResponseError"}),
+    }
+)
+
+
+def is_of_network(error: BaseException) -> bool:
+    """Also an error that was raised from one of the network. The context of an error
+    does not count: a bug may come up while such an error is handled."""
+    causes = chain(error, context=False)
+    return any(answered(_tells, found).value is True for found in causes)
+
+
+def _tells(found: BaseException) -> bool:
+    """Reads attributes of foreign code, which may raise."""
+    return isinstance(found, OSError) or _is_named(found, _NAMES) or _is_5xx(found)
+
+
+def _is_named(error: BaseException, names: Mapping[str, frozenset[str]]) -> bool:
+    return any(
+        one.__name__ in names.get(str(one.__module__).partition(".")[0], ())
+        for one in type(error).__mro__
+    )
+
+
+def _is_5xx(error: BaseException) -> bool:
+    if not _is_named(error, _ANSWERS):
+        return False
+    status = getattr(error, "status", None)  # of aiohttp
+    status = status or getattr(getattr(error, "response", None), "status_code", None)
+    return type(status) is int and status >= 500

@@ -26,10 +26,10 @@ from turnfold._runtime.calls import (
     answered,
     apart,
     contained,
+    is_of_network,
     report,
     told,
 )
-from turnfold._runtime.network import is_of_network
 from turnfold._runtime.policies import OnUnknown, policies
 from turnfold._runtime.programs import Prepared
 from turnfold.enums import Decoration, DeliveryClass, FailureClass, GateScope, Kind

@@ -16,16 +16,16 @@ them.
 import asyncio
 import heapq
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from attrs import define, field
 
 from turnfold._log.ids import gates_of
 from turnfold._runtime.limits import Limits
-from turnfold._runtime.places import Places
 from turnfold._runtime.scheduler import Key
 from turnfold._state.entry import Entry
 from turnfold._state.fold import Gate, State
+from turnfold._state.turn import Turn
 from turnfold.clock import Clock
 from turnfold.enums import ON_ITS_WAY, FailureClass, Phase
 from turnfold.logs import lines
@@ -465,3 +465,38 @@ def _tell(gate: Gate) -> None:
     else:
         text = "%s is closed (%s), tried again at %s ms"
         _LOG.info(text, gate.stream, gate.reason, gate.until, extra=facts)
+
+
+# --- Turns that wait for a place to run: memory of one process, too ---
+
+
+class Places:
+    """The lanes of turns whose first turn waits for a place, the oldest turn first."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self._line: list[tuple[int, str]] = []  # also lanes that wait no more
+        self.waiting: dict[str, int] = {}  # lane -> order of its first turn
+
+    def wait(self, lane: str, order: int) -> None:
+        """`order`: of the turn."""
+        if self.waiting.get(lane) != order:
+            self.waiting[lane] = order
+            heapq.heappush(self._line, (order, lane))
+
+    def moved(self, states: Iterable[State]) -> None:
+        """A waiting turn that has moved loses its wait: it may be aborted or held. The
+        program of its lane asks again if it still waits."""
+        for state in states:
+            if isinstance(state, Turn) and self.waiting.get(state.lane) == state.order:
+                del self.waiting[state.lane]
+
+    def freed(self, taken: int) -> Iterator[str]:
+        """The lanes that may ask again while `taken` places are in use."""
+        free = self.most - taken
+        while free > 0 and self._line:
+            order, lane = heapq.heappop(self._line)
+            if self.waiting.get(lane) == order:
+                del self.waiting[lane]
+                free -= 1
+                yield lane

@@ -11,19 +11,12 @@ from turnfold.api.commands import Commands
 from turnfold.api.sent import Sent
 from turnfold.enums import BlindPolicy, Kind, Status
 from turnfold.errors import NotFoundError, OwnedError
-from turnfold.inspect import Inspect
 from turnfold.inspect.views import TurnView
 from turnfold.messages import Payload, Route
 
 
 class Answering(Commands):
-    """The command of a Kernel that answers a turn later; the Kernel implements the
-    methods used here."""
-
-    @property
-    def inspect(self) -> Inspect:
-        """Typed queries: the history of a message, and its next steps."""
-        raise NotImplementedError
+    """The command of a Kernel that answers a turn later."""
 
     async def answer(
         self,

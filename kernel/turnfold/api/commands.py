@@ -3,7 +3,6 @@
 When a command returns, its effect is durable. When it raises, it has no effect.
 """
 
-import asyncio
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -35,13 +34,9 @@ from turnfold._runtime.calls import answered, apart
 from turnfold._runtime.channel import AttachedChannel
 from turnfold._runtime.policies import NO_MARKS
 from turnfold._runtime.programs import Decision
-from turnfold.api.client import Mailbox
 from turnfold.api.handle import AcceptedTurn
-from turnfold.api.portal import Home
 from turnfold.api.sent import Sent
 from turnfold.api.spread import Spread
-from turnfold.api.telling import Missing
-from turnfold.clock import Clock
 from turnfold.enums import (
     BlindPolicy,
     Busy,
@@ -73,12 +68,11 @@ from turnfold.messages import (
     check_why,
     is_a,
 )
-from turnfold.ports.store import Store, Wanted
-from turnfold.settings import Settings
+from turnfold.ports.store import Wanted
 
 
 class Commands(Spread):
-    """The commands of a Kernel, which implements the methods used here.
+    """The commands of a Kernel.
 
     The owner of the store decides each command here. Any other process posts it to the
     owner's inbox: `accept` and `enqueue` return as soon as it is durable there, the
@@ -92,28 +86,8 @@ class Commands(Spread):
     does not allow it.
     """
 
-    _clock: Clock
-    _home: Home
-    _desks: dict[tuple[str, str], AttachedChannel]
-    _missing: Missing
     _salt: Callable[[], bytes]
-    settings: Settings
     _full: StoreFullError | None = None  # set while the store takes no new messages
-
-    @property
-    def working(self) -> bool:
-        """True while this kernel is the worker of its store."""
-        raise NotImplementedError
-
-    def append(
-        self, decision: Decision, wanted: Wanted | None = None
-    ) -> asyncio.Future[Any]:
-        """Decide and commit; the answer is durable."""
-        raise NotImplementedError
-
-    @property
-    def _mailbox(self) -> Mailbox:
-        raise NotImplementedError
 
     def _new_id(self) -> str:
         raise NotImplementedError
@@ -409,11 +383,6 @@ class Commands(Spread):
             return stream
         self._home.check()
         return await named(self.store, stream)
-
-    @property
-    def store(self) -> Store:
-        """The open store. Raises NotOpenError."""
-        raise NotImplementedError
 
     async def connected(
         self,

@@ -12,25 +12,20 @@ from attrs import asdict, frozen
 
 from turnfold._decide.rules import is_live
 from turnfold._log.ids import GATE, account_scope
-from turnfold._runtime.channel import AttachedChannel
 from turnfold._runtime.driver import Driver
 from turnfold._runtime.open_streams import OpenStreams
 from turnfold._runtime.worker import ENDED, STOPPED, Worker
 from turnfold._state.entry import Entry
 from turnfold.api.callbacks import Handlers
-from turnfold.api.client import Mailbox
 from turnfold.api.hooks import Hooks
 from turnfold.api.plugins import PluginStates
-from turnfold.api.portal import Home
 from turnfold.api.sources import Sources
 from turnfold.api.spread import Spread
 from turnfold.api.stalls import Stalls
-from turnfold.api.telling import Missing
 from turnfold.api.unanswered import reason
 from turnfold.clock import Clock
 from turnfold.enums import Phase
 from turnfold.logs import Lines
-from turnfold.ports.store import Store
 
 APPEND_MS = 5_000  # a commit takes milliseconds
 DUE_MS = 60_000  # a due entry is started at once, unless a gate holds it
@@ -228,37 +223,14 @@ def time_facts(clock: Clock, last_at: int) -> Mapping[str, Any]:
 
 
 class Health(PluginStates, Spread):
-    """The part of a Kernel that reports its health; the Kernel implements the methods
-    used here."""
+    """The part of a Kernel that reports its health."""
 
-    _home: Home
-    _clock: Clock
-    _state: str
     _unsaid_before: int
-    _missing: Missing
     _handlers: Handlers
     _sources: Sources
     _worker: Worker | None
     _stalls: Stalls | None
-    _desks: dict[tuple[str, str], AttachedChannel]
     hooks: Hooks
-
-    @property
-    def store(self) -> Store:
-        """The open store. Raises NotOpenError."""
-        raise NotImplementedError
-
-    @property
-    def working(self) -> bool:
-        """True while this kernel is the worker of its store."""
-        raise NotImplementedError
-
-    @property
-    def _mailbox(self) -> Mailbox:
-        raise NotImplementedError
-
-    def _open_driver(self) -> Driver:
-        raise NotImplementedError
 
     def _foreign_bugs(self) -> Mapping[str, int]:
         """Errors of foreign code since the kernel was made, by their origin."""

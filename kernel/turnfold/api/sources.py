@@ -18,13 +18,13 @@ from turnfold._runtime.calls import (
     Calls,
     answered,
     cancels,
+    is_of_network,
     own_cancels,
     report,
     told,
 )
 from turnfold._runtime.channel import AttachedChannel
 from turnfold._runtime.lasting import Lasting
-from turnfold._runtime.network import is_of_network
 from turnfold._state.fold import Cursor
 from turnfold._state.turn import Turn
 from turnfold.api.handle import inbound_of

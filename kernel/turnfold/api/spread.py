@@ -1,16 +1,25 @@
-"""The link of a kernel to the shards of its store."""
+"""What the parts of a kernel have in common: each other, and the shards of its store."""
 
+import asyncio
 import random
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
 from turnfold._decide.unit_of_work import ChannelFacts
 from turnfold._runtime.channel import AttachedChannel
+from turnfold._runtime.driver import Driver
+from turnfold._runtime.programs import Decision
+from turnfold.api.client import Mailbox
+from turnfold.api.portal import Home
+from turnfold.api.telling import Missing
+from turnfold.clock import Clock
 from turnfold.errors import NotOpenError, ShardedStoreError
+from turnfold.inspect import Inspect
 from turnfold.ports.channel import Rate
-from turnfold.ports.store import Store
+from turnfold.ports.store import Store, Wanted
+from turnfold.settings import Settings
 
 if TYPE_CHECKING:
     from turnfold.api.callbacks import Handlers
@@ -31,10 +40,19 @@ class Outfit:
 
 
 class Spread:
-    """`_shards` is set while a kernel is open on a store of several shards: then every
+    """The base of the parts of a Kernel, with what they use of each other; the Kernel
+    implements it.
+
+    `_shards` is set while a kernel is open on a store of several shards: then every
     call goes on to the kernel of its shard (decision 0042)."""
 
+    settings: Settings
     _state: str
+    _owns: bool
+    _clock: Clock
+    _home: Home
+    _desks: dict[tuple[str, str], AttachedChannel]
+    _missing: Missing
     _shards: "Shards | None" = None
 
     @property
@@ -45,6 +63,24 @@ class Spread:
     @property
     def working(self) -> bool:
         """True while this kernel is the worker of its store."""
+        raise NotImplementedError
+
+    @property
+    def inspect(self) -> Inspect:
+        """Typed queries: the history of a message, and its next steps."""
+        raise NotImplementedError
+
+    def append(
+        self, decision: Decision, wanted: Wanted | None = None
+    ) -> asyncio.Future[Any]:
+        """Decide and commit; the answer is durable."""
+        raise NotImplementedError
+
+    @property
+    def _mailbox(self) -> Mailbox:
+        raise NotImplementedError
+
+    def _open_driver(self) -> Driver:
         raise NotImplementedError
 
     def _polls(self) -> bool:

@@ -6,12 +6,9 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 from turnfold._log.ids import ENTRY, TURN
-from turnfold._runtime.driver import Driver
 from turnfold._state.entry import Entry
 from turnfold._state.fold import State
 from turnfold._state.turn import Turn
-from turnfold.api.client import Mailbox
-from turnfold.api.portal import Home
 from turnfold.api.sent import receipt_of
 from turnfold.api.spread import Spread
 from turnfold.enums import CLOSED, Phase, Status, TurnOutcome
@@ -22,7 +19,6 @@ from turnfold.errors import (
     OwnedError,
     TurnfoldError,
 )
-from turnfold.inspect import Inspect
 from turnfold.inspect.views import EntryView
 from turnfold.messages import check_id, check_text, check_timeout
 from turnfold.ports.channel import Receipt
@@ -34,30 +30,9 @@ _STATE_S = 1.0  # a store that fails must not make a wait longer than that
 
 
 class Waiting(Spread):
-    """The part of a Kernel that waits for ends; the Kernel implements the methods used
-    here."""
+    """The part of a Kernel that waits for ends."""
 
-    _home: Home
-    _owns: bool
-    _state: str
     _waiters: dict[str, list[asyncio.Future[State | None]]]
-
-    @property
-    def store(self) -> Store:
-        """The open store. Raises NotOpenError."""
-        raise NotImplementedError
-
-    @property
-    def inspect(self) -> Inspect:
-        """Typed queries: the history of a message, and its next steps."""
-        raise NotImplementedError
-
-    def _open_driver(self) -> Driver:
-        raise NotImplementedError
-
-    @property
-    def _mailbox(self) -> Mailbox:
-        raise NotImplementedError
 
     async def settled(
         self, stream: str, timeout_ms: int | None = None, *, key: str | None = None

@@ -40,15 +40,6 @@ from turnfold.inspect.lookup import (
     row_of,
     rows,
 )
-from turnfold.inspect.overview import (
-    ChannelView,
-    Found,
-    GateView,
-    Overview,
-    Page,
-    Tally,
-    WorkerView,
-)
 from turnfold.inspect.places import Place, place_of
 from turnfold.inspect.senders import OfSender
 from turnfold.inspect.times import clock_of
@@ -56,16 +47,23 @@ from turnfold.inspect.views import (
     NOBODY,
     Answer,
     AttemptView,
+    ChannelView,
     CommandView,
     EntryView,
     EventView,
+    Found,
+    GateView,
     InboundView,
     LedgerView,
     Next,
+    Overview,
+    Page,
     PartView,
     Row,
     RunView,
+    Tally,
     TurnView,
+    WorkerView,
 )
 from turnfold.messages import check_flag, check_id, check_kind, check_ms, check_text
 from turnfold.ports.store import Command, Record, Store, Wanted, record_pages

@@ -25,16 +25,16 @@ from turnfold.inspect.lookup import (
     listing_of,
     row_of,
 )
-from turnfold.inspect.overview import (
+from turnfold.inspect.places import accounts, route_of_lane
+from turnfold.inspect.times import seen_at, to_come
+from turnfold.inspect.views import (
     ChannelView,
     GateView,
     Overview,
+    Row,
     Tally,
     WorkerView,
 )
-from turnfold.inspect.places import accounts, route_of_lane
-from turnfold.inspect.times import seen_at, to_come
-from turnfold.inspect.views import Row
 from turnfold.ports.store import Following, Listing, Store, Wanted, summary_pages
 
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000

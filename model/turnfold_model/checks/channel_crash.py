@@ -8,7 +8,7 @@ calls are dropped. Only the platform's list at the end counts.
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -35,11 +35,11 @@ from turnfold_model.checks.channel_kit import (
     settle_s,
     true,
 )
+from turnfold_model.checks.store_kit import checks_in
 from turnfold_model.testing.failpoints import Failpoints, Stop
 from turnfold_model.testing.gateway import crash, entry
 from turnfold_model.testing.peek import Peek
 
-Check = Callable[[Bench], Awaitable[None]]
 # Many deaths are intended here: no limit may end an entry, and waits are short.
 SETTINGS = Settings(
     max_deaths_alone=1_000,
@@ -281,9 +281,4 @@ async def cut_and_killed_each_part_is_there_once(bench: Bench) -> None:
         await _play(bench, Scene(stops=stops * 2, fault=Fault.CUT_AFTER, skip=1))
 
 
-CHECKS: tuple[Check, ...] = (
-    killed_around_every_effect_each_part_is_there_once,
-    killed_again_while_recovering_each_part_is_there_once,
-    cut_at_every_call_each_part_is_there_once,
-    cut_and_killed_each_part_is_there_once,
-)
+CHECKS = checks_in(globals())

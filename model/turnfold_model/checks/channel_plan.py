@@ -3,15 +3,14 @@ for exceptions."""
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 
 from turnfold._decide.plan import MEASURES
 from turnfold._runtime.channel import AttachedChannel
 from turnfold.messages import Text
 from turnfold.ports.channel import Accepted, Rejected
 from turnfold_model.checks.channel_kit import Bench, NotApplicableError, same, true
-
-Check = Callable[[Bench], Awaitable[None]]
+from turnfold_model.checks.store_kit import checks_in
 
 
 async def it_can_be_attached_and_declares_the_same_each_time(bench: Bench) -> None:
@@ -135,10 +134,4 @@ def _visible(text: str) -> str:
     return "".join(text.split())
 
 
-CHECKS: tuple[Check, ...] = (
-    it_can_be_attached_and_declares_the_same_each_time,
-    a_plan_is_the_same_each_time,
-    no_text_of_a_plan_is_longer_than_the_limit,
-    a_text_as_long_as_the_limit_is_accepted,
-    no_error_after_the_connect_is_called_unsent,
-)
+CHECKS = checks_in(globals())

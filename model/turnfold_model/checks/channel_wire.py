@@ -1,7 +1,6 @@
 """Checks of a channel on the wire: receipts, keys, look-ups, faults."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 
 from turnfold._decide.failures import RULES
 from turnfold._runtime.calls import end_of
@@ -27,8 +26,8 @@ from turnfold_model.checks.channel_kit import (
     token,
     true,
 )
+from turnfold_model.checks.store_kit import checks_in
 
-Check = Callable[[Bench], Awaitable[None]]
 GRACE_S = 1.0  # the kernel's own: how long a cancelled call may take to end
 
 
@@ -303,23 +302,4 @@ async def _until_shown(bench: Bench, part: Part) -> None:
     true(condition=False, what="a silent platform never got the part")
 
 
-CHECKS: tuple[Check, ...] = (
-    an_accepted_part_is_there_once_and_has_a_receipt,
-    a_receipt_is_of_texts,
-    parts_arrive_in_the_order_in_which_they_were_sent,
-    the_same_words_twice_are_two_messages,
-    a_part_that_is_sent_again_shows_its_mark,
-    a_key_that_is_sent_again_is_the_same_message,
-    a_key_outlives_the_process_that_sent_it,
-    a_key_whose_answer_was_lost_is_the_same_message,
-    what_was_accepted_is_found,
-    what_was_accepted_without_an_answer_is_found,
-    what_never_arrived_is_absent_even_beside_its_twin,
-    a_platform_that_cannot_be_reached_tells_nothing,
-    what_is_prepared_is_seen_by_nobody_and_may_be_repeated,
-    a_connection_that_broke_leaves_it_unknown,
-    a_connection_that_was_refused_is_proven_not_sent_and_costs_nothing,
-    a_rate_limit_is_told_and_not_waited_out,
-    a_refusal_is_a_refusal,
-    a_call_that_is_cancelled_ends_and_is_never_called_unsent,
-)
+CHECKS = checks_in(globals())

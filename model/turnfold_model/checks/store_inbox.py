@@ -11,6 +11,7 @@ from turnfold.errors import InvalidInputError, KeyTakenError
 from turnfold.ports.store import Answer, Posted, Store, Wanted
 from turnfold_model.checks.store_kit import (
     Place,
+    checks_in,
     command,
     conflict,
     head_of,
@@ -232,16 +233,4 @@ async def _ids(store: Store) -> list[str]:
     return [item.id for item in await store.inbox(1000)]
 
 
-CHECKS = (
-    a_command_waits_as_it_was_posted,
-    a_command_is_posted_once,
-    a_key_of_the_log_is_not_posted_again,
-    the_key_of_a_command_that_waits_is_taken,
-    a_command_that_ends_gives_its_key_to_another_stream,
-    a_command_leaves_in_the_commit_that_logs_it,
-    the_inbox_keeps_its_order,
-    answers_are_kept_for_their_caller,
-    a_command_that_cannot_be_kept_is_refused,
-    an_owner_dies_between_reading_and_logging,
-    clients_post_while_the_owner_commits,
-)
+CHECKS = checks_in(globals())

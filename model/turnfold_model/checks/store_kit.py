@@ -6,7 +6,8 @@ No test library is needed, so that the author of a store can run the checks anyw
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+import inspect
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -39,6 +40,18 @@ class CheckFailedError(AssertionError):
 
 def _nothing() -> None:
     """The `clean` of a place without leftovers."""
+
+
+def checks_in(module: Mapping[str, Any]) -> tuple[Callable[..., Awaitable[None]], ...]:
+    """The checks of a module, given its `globals()`: each public async function that it
+    defines, in their order. So no check can be forgotten."""
+    return tuple(
+        found
+        for name, found in module.items()
+        if inspect.iscoroutinefunction(found)
+        and found.__module__ == module["__name__"]
+        and not name.startswith("_")
+    )
 
 
 @frozen(kw_only=True)

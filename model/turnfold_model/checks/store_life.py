@@ -12,6 +12,7 @@ from turnfold_model.checks.store_kit import (
     Place,
     body,
     body_in,
+    checks_in,
     command,
     head_of,
     holder,
@@ -183,14 +184,4 @@ async def _refuse_all(
             await call()
 
 
-CHECKS = (
-    reopening_keeps_everything,
-    opening_writes_nothing,
-    open_and_close_can_be_repeated,
-    a_closed_store_says_so,
-    a_read_only_store_takes_no_write,
-    two_handles_see_each_other,
-    reading_goes_on_while_the_log_grows,
-    a_bell_without_listener_is_silent,
-    address_and_facts_are_plain,
-)
+CHECKS = checks_in(globals())

@@ -14,6 +14,7 @@ from turnfold_model.checks.store_kit import (
     attempt,
     body,
     body_in,
+    checks_in,
     command,
     conflict,
     head_of,
@@ -249,18 +250,4 @@ def _with_key(key: Any) -> Any:
     return key, "entry:b"
 
 
-CHECKS = (
-    an_empty_store_has_nothing,
-    an_empty_write_changes_nothing,
-    a_record_is_read_back_as_it_was,
-    records_keep_their_order,
-    a_position_that_does_not_follow_is_refused,
-    a_write_on_an_older_head_is_refused,
-    a_gap_in_versions_is_a_conflict,
-    a_conflict_names_stream_and_versions,
-    a_write_is_stored_whole_or_not_at_all,
-    a_value_that_cannot_be_kept_leaves_nothing_behind,
-    one_write_a_shard,
-    the_head_is_the_running_hash,
-    a_long_log_is_read_in_pages,
-)
+CHECKS = checks_in(globals())

@@ -12,6 +12,7 @@ from turnfold_model.checks.store_kit import (
     Place,
     body,
     body_in,
+    checks_in,
     command,
     conflict,
     head_of,
@@ -193,13 +194,4 @@ async def _settled(store: Store) -> None:
     await store.commit([Write(base=await head_of(store))])
 
 
-CHECKS = (
-    only_one_handle_is_the_owner,
-    the_owner_stays_the_owner_after_reopen,
-    owners_follow_each_other,
-    of_two_owners_one_wins,
-    an_owner_goes_on_after_another_was_there,
-    a_cancelled_caller_leaves_a_whole_log,
-    a_commit_of_unknown_fate_is_read_and_decided_again,
-    a_post_of_unknown_fate_is_safe_to_repeat,
-)
+CHECKS = checks_in(globals())

@@ -13,6 +13,7 @@ from turnfold_model.checks.store_kit import (
     attempt,
     body,
     body_in,
+    checks_in,
     conflict,
     head_of,
     holder,
@@ -459,27 +460,4 @@ async def _ten(place: Place) -> Store:
     return store
 
 
-CHECKS = (
-    a_summary_replaces_the_one_before,
-    a_stream_may_have_no_summary,
-    a_summary_must_fit_its_stream,
-    the_owner_starts_from_what_is_open,
-    many_summaries_are_fetched_at_once,
-    the_children_of_a_turn_come_in_order,
-    lists_are_filtered,
-    lists_are_filtered_by_place_and_reason,
-    lists_are_paged_newest_first,
-    summaries_are_counted,
-    the_last_record_is_known,
-    a_key_belongs_to_one_stream,
-    a_taken_key_is_a_conflict_that_names_it,
-    keys_are_read_in_pages,
-    bodies_are_kept_by_place,
-    a_body_of_ten_megabytes_is_kept,
-    a_place_takes_one_body,
-    a_write_that_is_refused_keeps_no_body,
-    many_bodies_are_fetched_at_once,
-    all_bodies_are_read_in_pages,
-    everything_is_fetched_in_one_call,
-    odd_unicode_is_kept,
-)
+CHECKS = checks_in(globals())

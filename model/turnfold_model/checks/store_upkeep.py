@@ -22,6 +22,7 @@ from turnfold_model.checks.store_kit import (
     attempt,
     body,
     body_in,
+    checks_in,
     command,
     conflict,
     head_of,
@@ -250,16 +251,4 @@ async def _all_gone(store: Store, bodies: list[Body]) -> None:
         same(found, None, f"an erased body of {len(item.data)} bytes")
 
 
-CHECKS = (
-    erased_bodies_are_gone_and_the_others_are_not,
-    erasing_is_part_of_its_commit,
-    erasing_a_body_that_is_not_there_is_no_error,
-    a_place_stays_empty_after_erasing,
-    a_body_that_comes_with_its_own_erasing_is_gone,
-    erasing_leaves_the_inbox_as_it_is,
-    idle_work_changes_nothing_that_can_be_read,
-    summaries_can_be_rebuilt,
-    a_watermark_remembers_the_head,
-    a_store_knows_the_heads_that_it_had,
-    what_is_pruned_leaves_its_hashes,
-)
+CHECKS = checks_in(globals())

@@ -40,9 +40,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--share", type=float, default=_SHARE, metavar="N", help="seconds per scenario"
     )
-    parser.add_argument(
-        "--seed", type=int, help="taken for symmetry; this search has no chance in it"
-    )
 
 
 def run(

@@ -23,7 +23,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="an export as NDJSON (turnfold log); may be given again",
     )
-    parser.add_argument("--seed", type=int, help="taken for symmetry; not needed here")
 
 
 def run(

@@ -76,9 +76,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--full", action="store_true", help="each against all checkers: takes hours"
     )
-    parser.add_argument(
-        "--seed", type=int, help="taken for symmetry; nothing here is left to chance"
-    )
 
 
 def run(options: argparse.Namespace, say: Say) -> tuple[dict[str, Any], bool]:

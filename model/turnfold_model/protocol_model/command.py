@@ -19,9 +19,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """The options beside `--json` and `--seconds`."""
     parser.add_argument("--only", metavar="WORD", help="configurations with this word")
     parser.add_argument("--traces", action="store_true", help="tell each violation")
-    parser.add_argument(
-        "--seed", type=int, help="taken for symmetry; this search has no chance in it"
-    )
 
 
 def run(

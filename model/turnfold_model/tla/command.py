@@ -16,7 +16,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--traces", action="store_true", help="the kernel's logs as behaviours only"
     )
-    parser.add_argument("--seed", type=int, help="taken for symmetry; not needed here")
 
 
 def run(
