@@ -91,6 +91,25 @@ async def answered(kernel: Kernel, *, per_shard: int = 1) -> list[str]:
 # --- one class for every store ---------------------------------------------------------
 
 
+async def test_a_handler_sends_to_a_conversation_of_any_shard(cluster: Cluster) -> None:
+    """`turn.kernel` is the kernel of the gateway, not that of the turn's shard."""
+    sent: list[str] = []
+
+    async def tells_another(turn: TurnHandle) -> str:
+        assert turn.kernel is kernel
+        told = await turn.kernel.enqueue(route(talk(2)), "a person waits for you")
+        sent.append(told.entry_id)
+        return "I have told them"
+
+    kernel = cluster.made(tells_another)
+    async with kernel:
+        await all_seats(kernel)
+        turn = await kernel.accept(inbound("1", talk(1)))
+        assert await turn.settled(5_000) is TurnOutcome.REPLIED
+        await kernel.settled(sent[0], 5_000)
+    assert shard_of_id(sent[0], SHARDS) == 2
+
+
 async def test_a_kernel_says_how_many_shards_it_has_and_which_are_here(
     cluster: Cluster,
 ) -> None:

@@ -40,7 +40,7 @@ from turnfold.logs import lines
 from turnfold.messages import Payload
 
 if TYPE_CHECKING:
-    from turnfold.api.kernel import Kernel
+    from turnfold.api.store_kernel import StoreKernel
 
 _LOG = lines()
 _KEPT_S = 1.0  # between two tries to store an answer
@@ -55,7 +55,7 @@ _Keep = Callable[[asyncio.Future[Any]], None]  # gets the thread of a plain hand
 class Handlers:
     """The one handler of a kernel and the runs of it that are under way."""
 
-    def __init__(self, kernel: "Kernel", calls: Calls, sources: Sources) -> None:
+    def __init__(self, kernel: "StoreKernel", calls: Calls, sources: Sources) -> None:
         self._kernel, self._calls, self._sources = kernel, calls, sources
         self._handler: Handler | None = None
         self.present = self.resumes = False

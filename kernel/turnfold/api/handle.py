@@ -51,6 +51,7 @@ from turnfold.messages import (
 
 if TYPE_CHECKING:
     from turnfold.api.kernel import Kernel
+    from turnfold.api.store_kernel import StoreKernel
 
 T = TypeVar("T")
 _LOG = lines()
@@ -86,7 +87,11 @@ class TurnHandle:
     StaleRunError once this run may no longer speak for the turn."""
 
     def __init__(
-        self, kernel: "Kernel", turn: Turn, inbound: Inbound, joined: Sequence[Inbound]
+        self,
+        kernel: "StoreKernel",
+        turn: Turn,
+        inbound: Inbound,
+        joined: Sequence[Inbound],
     ) -> None:
         self._kernel = kernel
         self._turn = turn
@@ -105,8 +110,8 @@ class TurnHandle:
 
     @property
     def kernel(self) -> "Kernel":
-        """The kernel that runs this turn."""
-        return self._kernel
+        """The kernel that runs this turn, for all shards of its store."""
+        return self._kernel.whole
 
     @property
     def blocking(self) -> "BlockingHandle":

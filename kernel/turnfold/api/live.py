@@ -19,7 +19,7 @@ from turnfold.ports.channel import Accepted, Outcome, Rejected
 
 if TYPE_CHECKING:
     from turnfold.api.handle import TurnHandle
-    from turnfold.api.kernel import Kernel
+    from turnfold.api.store_kernel import StoreKernel
 
 _LOG = lines()
 _QUIET_S = 2.0  # how long a preview of unknown outcome may still take effect
@@ -39,7 +39,7 @@ class Live:
 
     def __init__(
         self,
-        kernel: "Kernel",
+        kernel: "StoreKernel",
         turn: "TurnHandle",
         append: Callable[[Decision], Awaitable[Any]],
         format: Format,  # noqa: A002  the name of Text's own argument

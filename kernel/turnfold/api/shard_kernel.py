@@ -6,8 +6,8 @@ from zlib import crc32
 
 from attrs import evolve
 
-from turnfold._decide.accepting import Acceptance, SourceCursor, Update
-from turnfold._decide.outbox import Enqueued, Intent
+from turnfold._decide.accepting import SourceCursor, Update
+from turnfold._decide.outbox import Intent
 from turnfold._decide.unit_of_work import ChannelFacts
 from turnfold._log.ids import GATE, account_scope
 from turnfold._runtime.channel import AttachedChannel
@@ -21,10 +21,9 @@ from turnfold.api.acts import Act, Acted
 from turnfold.api.deliveries import Delivery
 from turnfold.api.handle import AcceptedTurn
 from turnfold.api.importing import Left
-from turnfold.api.kernel import Kernel
-from turnfold.api.sent import Sent, sent
 from turnfold.api.sources import Taking
 from turnfold.api.spread import Outfit
+from turnfold.api.store_kernel import StoreKernel
 from turnfold.enums import FailureClass
 from turnfold.errors import OtherShardError
 from turnfold.inbound import Inbound
@@ -34,6 +33,7 @@ from turnfold.ports.shards import Limit, Seating
 from turnfold.ports.store import Store, Summary
 
 if TYPE_CHECKING:
+    from turnfold.api.kernel import Kernel
     from turnfold.api.shards import Shards
 
 _DIGITS = "0123456789abcdefghijklmnopqrstuv"
@@ -70,12 +70,12 @@ def _limits_account(gate: Gate) -> bool:
     return limited and gate.stream.count("/") == 1
 
 
-class ShardKernel(Kernel):
+class ShardKernel(StoreKernel):
     """The kernel of one shard on one host. Its channels belong to the host, its ids
     name its shard, and its handles go on working when the seat is handed over."""
 
     def __init__(
-        self, host: Kernel, shards: "Shards", shard: int, store: Store, *, work: bool
+        self, host: "Kernel", shards: "Shards", shard: int, store: Store, *, work: bool
     ) -> None:
         super().__init__(store, settings=host.settings, work=work)
         self._host, self._all, self._shard = host, shards, shard
@@ -83,6 +83,10 @@ class ShardKernel(Kernel):
         for name in ("terminal", "parked", "bounced", "stalled", "held", "unread"):
             setattr(self.hooks, name, getattr(host.hooks, name))
         self.hooks.restored = host.hooks.restored
+
+    @property
+    def whole(self) -> "Kernel":
+        return self._host
 
     # --- channels, sources and handler of its host ---
 
@@ -244,14 +248,6 @@ class ShardKernel(Kernel):
         if other != self._shard:
             place = f"{route.channel}/{route.account}/{route.conversation}"
             raise OtherShardError(route=place, shard=self._shard, other=other)
-
-    def _accepted(self, done: Acceptance, key: str | None = None) -> AcceptedTurn:
-        turn = super()._accepted(done, key)
-        return evolve(turn, kernel=self._host)
-
-    def sent(self, done: Enqueued, key: str | None = None) -> Sent:
-        """The handle of an entry for its caller."""
-        return sent(self._host, done, key)
 
     async def _let_go(self, worker: Worker | None) -> None:
         self._keep_channels()

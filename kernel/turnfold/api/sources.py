@@ -37,7 +37,7 @@ from turnfold.logs import lines
 from turnfold.messages import check_enum, check_id, check_span
 
 if TYPE_CHECKING:
-    from turnfold.api.kernel import Kernel
+    from turnfold.api.store_kernel import StoreKernel
 
 _LOG = lines()
 Reader = Callable[[Any], Inbound | Unreadable | None]
@@ -163,7 +163,7 @@ class Pulling(Spread):
 class Sources:
     """The sources of a kernel; they run only while it is the worker."""
 
-    def __init__(self, kernel: "Kernel", calls: Calls, desks: Desks) -> None:
+    def __init__(self, kernel: "StoreKernel", calls: Calls, desks: Desks) -> None:
         self._kernel, self._calls, self._desks = kernel, calls, desks
         self._sources: dict[tuple[str, str], _Pull] = {}
         self._tasks: list[Lasting] = []
@@ -236,7 +236,7 @@ class _Pull:
 
     def __init__(
         self,
-        kernel: "Kernel",
+        kernel: "StoreKernel",
         calls: Calls,
         name: str,
         account: str,
