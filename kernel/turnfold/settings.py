@@ -4,13 +4,13 @@ All durations are milliseconds. A setting affects later decisions only; it never
 the meaning of a log.
 """
 
-from typing import Any, cast
+from typing import Annotated, TypeAlias
 
 from attrs import field, frozen
 
+from turnfold.arguments import Some, check_fields
 from turnfold.enums import Kind, OldTurns
 from turnfold.errors import InvalidInputError
-from turnfold.messages import check_enum, is_a, shown
 from turnfold.notices import DEFAULTS, Notices, copied
 
 HOUR = 3_600_000
@@ -18,63 +18,15 @@ _LONG = (Kind.FINAL, Kind.NOTICE)  # the kinds that live as long as a final
 _MOST = 2**52  # a time that is added to now stays below 2^53, which the log can carry
 
 
-def _positive(_: object, attribute: object, value: object) -> None:
-    if type(value) is not int or not 0 <= value < _MOST:
-        name = getattr(attribute, "name", "setting")
-        problem = f"expected an int of 0 to 2^52: {shown(value)}"
+def _short(name: str, value: int) -> int:
+    if value >= _MOST:
+        problem = f"{value} is not in range; below 2^52"
         raise InvalidInputError(field=name, problem=problem)
-
-
-def _ms(default: int) -> int:
-    value: int = field(default=default, validator=_positive)
     return value
 
 
-def _at_least_one(_: object, attribute: object, value: object) -> None:
-    if type(value) is not int or not 1 <= value < _MOST:
-        name = getattr(attribute, "name", "setting")
-        problem = f"expected an int of 1 to 2^52: {shown(value)}"
-        raise InvalidInputError(field=name, problem=problem)
-
-
-def _some(default: int) -> int:
-    """A limit or a time for which 0 would stop all work."""
-    value: int = field(default=default, validator=_at_least_one)
-    return value
-
-
-def _of_type(*types: type) -> Any:
-    def check(_: object, attribute: Any, value: object) -> None:
-        if not is_a(value, types):
-            names = " or ".join(t.__name__ for t in types)
-            problem = f"expected {names}, got {shown(value)}"
-            raise InvalidInputError(field=attribute.name, problem=problem)
-
-    return check
-
-
-def _old_turns(value: Any) -> OldTurns:
-    return check_enum("old_turns", value, OldTurns)
-
-
-def _positive_or_none(owner: object, attribute: object, value: object) -> None:
-    if value is not None:
-        _positive(owner, attribute, value)
-
-
-def _some_or_none(owner: object, attribute: object, value: object) -> None:
-    if value is not None:
-        _at_least_one(owner, attribute, value)
-
-
-def _some_or_none_of(default: int | None) -> int | None:
-    made: object = field(default=default, validator=_some_or_none)
-    return cast("int | None", made)
-
-
-def _ms_or_none(default: int | None) -> int | None:
-    made: object = field(default=default, validator=_positive_or_none)
-    return cast("int | None", made)
+_Any: TypeAlias = Annotated[int, _short]  # 0 or more
+_One: TypeAlias = Annotated[Some, _short]  # 1 or more: 0 would stop all work
 
 
 @frozen(kw_only=True)
@@ -142,49 +94,44 @@ class Settings:
     - `archive_first` (False): nothing is pruned that is not in an archive
     """
 
-    max_failures: int = _some(8)  # per part, because of the message itself
-    max_resends: int = _ms(1)  # by a policy, per part, before parking
-    backoff_base_ms: int = _ms(1_000)
-    backoff_cap_ms: int = _some(900_000)
-    attempt_deadline_ms: int = _some(60_000)
-    settle_ms: int = _ms(120_000)
-    final_ttl_ms: int = _some(24 * HOUR)
-    block_ttl_ms: int = _some(600_000)  # blocks and tools
-    max_entry_age_ms: int | None = _some_or_none_of(None)
-    max_runs: int = _some(3)  # per turn
-    max_turn_age_ms: int | None = _ms_or_none(None)  # before the first run
-    old_turns: OldTurns = field(default=OldTurns.EXPIRE, converter=_old_turns)
-    run_deadline_ms: int | None = _ms_or_none(
-        HOUR // 2
-    )  # None: a run may take for ever
-    hook_deadline_ms: int | None = _ms_or_none(60_000)
-    drain_ms: int = _ms(10_000)
-    max_deaths_alone: int = _some(3)  # of a process, before a person decides
-    max_lookups: int = _ms(8)  # look-ups that cannot tell, before parking
-    probe_ms: int = _ms(10_000)  # not connected: wait before one message tries
-    auth_probe_ms: int = _ms(600_000)  # a refused token: wait before one message tries
-    stall_ms: int = _some(
-        600_000
-    )  # a lane whose first entry does not move for so long is reported
-    rate_limit_ms: int = _ms(5_000)  # a rate limit without a readable Retry-After
-    yield_retryable: bool = field(
-        default=False, validator=_of_type(bool)
-    )  # a head that waits for its retry lets others pass
-    yield_closed: bool = field(
-        default=True, validator=_of_type(bool)
-    )  # a parked head does; a terminal one has left the lane
-    concurrent_runs: int = _some(100)
-    concurrent_sends: int = _some(1_000)
-    max_payload_bytes: int | None = _some_or_none_of(100 * 2**20)
-    max_open_entries: int = _some(1_000_000)  # per account, before enqueue is refused
-    max_lane_turns: int = _some(1_000)  # without an answer, before accept is refused
-    dedupe_ms: int = _ms(30 * 24 * HOUR)
-    prune_after_ms: int | None = _ms_or_none(None)
-    prune_dead: bool = field(default=False, validator=_of_type(bool))
-    max_store_bytes: int | None = _ms_or_none(None)
-    min_free_bytes: int | None = _ms_or_none(None)
-    archive_first: bool = field(default=False, validator=_of_type(bool))
+    max_failures: _One = 8
+    max_resends: _Any = 1
+    backoff_base_ms: _Any = 1_000
+    backoff_cap_ms: _One = 900_000
+    attempt_deadline_ms: _One = 60_000
+    settle_ms: _Any = 120_000
+    final_ttl_ms: _One = 24 * HOUR
+    block_ttl_ms: _One = 600_000
+    max_entry_age_ms: _One | None = None
+    max_runs: _One = 3
+    max_turn_age_ms: _Any | None = None
+    old_turns: OldTurns = OldTurns.EXPIRE
+    run_deadline_ms: _Any | None = HOUR // 2
+    hook_deadline_ms: _Any | None = 60_000
+    drain_ms: _Any = 10_000
+    max_deaths_alone: _One = 3
+    max_lookups: _Any = 8
+    probe_ms: _Any = 10_000
+    auth_probe_ms: _Any = 600_000
+    stall_ms: _One = 600_000
+    rate_limit_ms: _Any = 5_000
+    yield_retryable: bool = False
+    yield_closed: bool = True
+    concurrent_runs: _One = 100
+    concurrent_sends: _One = 1_000
+    max_payload_bytes: _One | None = 100 * 2**20
+    max_open_entries: _One = 1_000_000
+    max_lane_turns: _One = 1_000
+    dedupe_ms: _Any = 30 * 24 * HOUR
+    prune_after_ms: _Any | None = None
+    prune_dead: bool = False
+    max_store_bytes: _Any | None = None
+    min_free_bytes: _Any | None = None
+    archive_first: bool = False
     notices: Notices = field(converter=copied, factory=lambda: DEFAULTS)
+
+    def __attrs_post_init__(self) -> None:
+        check_fields(self)
 
     def ttl_ms(self, kind: Kind) -> int:
         """The time to live of an entry of this kind."""

@@ -24,15 +24,21 @@ from turnfold.ports.store import Summary
 
 
 @frozen(kw_only=True)
-class Gate:
-    """A scope that may be held back. Closed with `until`, it opens by itself at that
-    time."""
+class _Ledger:
+    """The part of a state that all of these streams have."""
 
     stream: str
     version: int
     order: int
     created: int
     updated: int
+
+
+@frozen(kw_only=True)
+class Gate(_Ledger):
+    """A scope that may be held back. Closed with `until`, it opens by itself at that
+    time."""
+
     closed: bool = False
     reason: str | None = None
     until: int | None = None
@@ -45,26 +51,16 @@ PERSON = "operator"  # the reason of a gate that a person has closed or opened
 
 
 @frozen(kw_only=True)
-class Cursor:
-    stream: str
-    version: int
-    order: int
-    created: int
-    updated: int
+class Cursor(_Ledger):
     value: str | None = None
     rank: int | None = None  # in the order of its source; never falls
 
 
 @frozen(kw_only=True)
-class StoreState:
+class StoreState(_Ledger):
     """The `store` stream. `epoch` is the fence of the latest worker that wrote;
     `restored` the position at which the store was last found to be an older copy."""
 
-    stream: str
-    version: int
-    order: int
-    created: int
-    updated: int
     epoch: int = 0
     owner: str | None = None
     id: str | None = None
@@ -91,12 +87,15 @@ STORE_TABLE: Mapping[bool, Row] = MappingProxyType(
 )
 
 
+def _new(stream: str, at: int, position: int) -> dict[str, Any]:
+    first = {"version": 0, "order": position, "created": at, "updated": at}
+    return {"stream": stream, **first}
+
+
 def evolve_gate(
     gate: Gate | None, event: g.GateEvent, stream: str, at: int, position: int
 ) -> Gate:
-    before = gate or Gate(
-        stream=stream, version=0, order=position, created=at, updated=at
-    )
+    before = gate or Gate(**_new(stream, at, position))
     targets(GATE_TABLE, before.closed, type(event), stream)
     return attrs.evolve(
         before,
@@ -111,9 +110,7 @@ def evolve_gate(
 def evolve_cursor(
     cursor: Cursor | None, event: g.CursorEvent, stream: str, at: int, position: int
 ) -> Cursor:
-    before = cursor or Cursor(
-        stream=stream, version=0, order=position, created=at, updated=at
-    )
+    before = cursor or Cursor(**_new(stream, at, position))
     targets(CURSOR_TABLE, None, type(event), stream)
     if not goes_on(before, event.rank):
         raise illegal(CURSOR_TABLE, None, type(event), stream)
@@ -135,9 +132,7 @@ def goes_on(cursor: Cursor, rank: int | None) -> bool:
 def evolve_store(
     store: StoreState | None, event: g.StoreEvent, stream: str, at: int, position: int
 ) -> StoreState:
-    before = store or StoreState(
-        stream=stream, version=0, order=position, created=at, updated=at
-    )
+    before = store or StoreState(**_new(stream, at, position))
     targets(STORE_TABLE, before.id is not None, type(event), stream)
     after = attrs.evolve(before, version=before.version + 1, updated=at)
     match event:
@@ -375,37 +370,16 @@ def restore(summary: Summary) -> Gate | Cursor | StoreState:
     """The state of a gate, cursor or store stream. Its last event is the state, so its
     summary is enough, and a gate with a million events loads as fast as a new one."""
     s = summary
+    names = [field.name for field in attrs.fields(_Ledger)]
+    known: dict[str, Any] = {name: getattr(s, name) for name in names}
     match family(s.stream):
         case "gate":
-            return Gate(
-                stream=s.stream,
-                version=s.version,
-                order=s.order,
-                created=s.created,
-                updated=s.updated,
-                closed=s.phase == "closed",
-                reason=s.reason,
-                until=s.due,
-            )
+            closed = s.phase == "closed"
+            return Gate(**known, closed=closed, reason=s.reason, until=s.due)
         case "cursor":
-            return Cursor(
-                stream=s.stream,
-                version=s.version,
-                order=s.order,
-                created=s.created,
-                updated=s.updated,
-                value=s.reason,
-                rank=s.due,
-            )
+            return Cursor(**known, value=s.reason, rank=s.due)
         case _:
+            epoch, restored = s.due or 0, s.expires or 0
             return StoreState(
-                stream=s.stream,
-                version=s.version,
-                order=s.order,
-                created=s.created,
-                updated=s.updated,
-                epoch=s.due or 0,
-                owner=s.reason,
-                id=s.kind,
-                restored=s.expires or 0,
+                **known, epoch=epoch, owner=s.reason, id=s.kind, restored=restored
             )

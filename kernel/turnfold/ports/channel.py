@@ -13,7 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 from attrs import field, frozen
 from msgspec import Struct
 
-from turnfold.arguments import check_fields
+from turnfold.arguments import Some, check_fields
 from turnfold.enums import (
     Decoration,
     DeliveryClass,
@@ -165,15 +165,15 @@ class Capabilities:
     parts: Mapping[str, PartClass] = field(factory=dict)
     key_length: int = 32
     key_alphabet: str = "0123456789abcdefghijklmnopqrstuvwxyz"
-    limit: int | None = None
-    max_parts: int | None = 100
+    limit: Some | None = None
+    max_parts: Some | None = 100
     unit: str = "chars"
     gives_ids: bool = True
     prepares: tuple[str, ...] | None = None
     skew_ms: int | None = None
     marks: bool = False
     placeholder: str = "\u2026"
-    preview_ms: int = 1_000
+    preview_ms: Some = 1_000
     captions: int = 0
     native_files: bool = False
 
