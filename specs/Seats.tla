@@ -13,7 +13,7 @@ CONSTANTS
   Failovers,  \* of the server, to a standby that may lack the last commits
   \* assumptions
   NoLongSleep,        \* nothing goes on after max_pause_ms
-  TrueWords,          \* a person certifies only what has ended
+  TrueWords,          \* a person, or an orchestrator, certifies only what has ended
   \* guards
   TokenChecked,       \* a commit shows the token in hand
   OwnerChecked,       \* and is one of the owner

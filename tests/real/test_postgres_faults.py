@@ -64,8 +64,8 @@ async def test_a_clock_of_a_host_that_is_wrong_takes_nothing_away(
     own clock jumps ahead stands down; one whose clock is set back finds its token gone."""
     one, two = await handles(postgres, f"x2_{hours + 1}", 2)
     assert await one.ownership().take() is not None
-    real = ownership._now
-    monkeypatch.setattr(ownership, "_now", lambda: real() + hours * 3600)
+    real = ownership.boot_time
+    monkeypatch.setattr(ownership, "boot_time", lambda: real() + hours * 3600)
     assert await two.ownership().take() is None
     assert one.ownership().held == (hours < 0)
     schema = f"x2_{hours + 1}"

@@ -35,6 +35,7 @@ async def make_older(postgres: Postgres, schema: str) -> None:
     for table, column in (
         ("layout", "shards"),
         ("worker", "seats"),
+        ("worker", "instance"),
         ("shard", "freed"),
     ):
         await postgres.execute(f"ALTER TABLE {schema}.{table} DROP COLUMN {column}")

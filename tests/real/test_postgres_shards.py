@@ -25,6 +25,7 @@ from turnfold.messages import Route
 from turnfold.ports.store import Refused, Stored, Write
 from turnfold.settings import Settings
 from turnfold_adapters.stores.postgres import PostgresStore, ownership
+from turnfold_adapters.stores.postgres import seats as seating
 from turnfold_cli import app
 from turnfold_cli.audit import Wanted, audits_of
 from turnfold_cli.common import RefusedError
@@ -131,8 +132,8 @@ async def test_an_idle_host_sees_without_a_question_when_to_look(
             patch.setattr(ownership, "start_time", lambda _: None)
             assert seats.must_look()
         with monkeypatch.context() as patch:
-            now = ownership._now()
-            patch.setattr(ownership, "_now", lambda: now + 60)
+            now = ownership.boot_time()
+            patch.setattr(seating, "boot_time", lambda: now + 60)
             assert seats.must_look()
         assert not seats.must_look()
         old.ownership().release()

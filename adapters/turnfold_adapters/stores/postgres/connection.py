@@ -7,6 +7,7 @@ stored, or the outcome is unknown. specs/postgres.md has the table of SQLSTATEs.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from functools import lru_cache
@@ -36,7 +37,9 @@ from turnfold_adapters.stores.postgres.hosts import (
 from turnfold_adapters.stores.postgres.primary import Way
 
 MAX_SHARDS = 256
+INSTANCE = "TURNFOLD_INSTANCE"
 _CONNECT_S = 10.0
+_INSTANCE_MAX = 300  # a node, a pod and its uid in Kubernetes
 _NAME_MAX = 63  # bytes of a name in PostgreSQL
 _STATEMENTS = 2_000  # prepared statements that are kept: some for each shard
 _ANSWER_S = 30.0  # the server's time for one statement
@@ -122,12 +125,14 @@ class Place:
     max_pause_ms: int
     shards: int | None = None  # None: as many as the store has
     hosts: tuple[Host, ...] = ()
+    instance: str | None = None  # of this process, as its orchestrator names it
 
     @classmethod
     def parsed(cls, url: str) -> Place:
         """From `postgresql://user@host/database?schema=name`. turnfold's own parameters
-        are `schema` (turnfold), `lease_ms` (10,000), `max_pause_ms` (30,000) and
-        `shards`; all others go to the server. Raises InvalidInputError."""
+        are `schema` (turnfold), `lease_ms` (10,000), `max_pause_ms` (30,000), `shards`
+        and `instance` (the variable TURNFOLD_INSTANCE); all others go to the server.
+        Raises InvalidInputError."""
         given = parts_of(url)
         parts = urlsplit(f"postgresql://{given.rest}")
         pairs = dict(parse_qsl(parts.query, keep_blank_values=True))
@@ -141,6 +146,7 @@ class Place:
         pause_ms = _number("max_pause_ms", pairs.pop("max_pause_ms", "30000"))
         shards = pairs.pop("shards", None)
         count = None if shards is None else _number("shards", shards, 1, MAX_SHARDS)
+        instance = pairs.pop("instance", None) or os.environ.get(INSTANCE) or None
         # The kernel looks for the primary itself, whatever PGTARGETSESSIONATTRS says.
         rest = urlencode(pairs | {"target_session_attrs": "any"}, safe="/")
         shown = ",".join(map(str, hosts)) or given.hosts or pairs.get("host", "")
@@ -158,7 +164,16 @@ class Place:
             max_pause_ms=pause_ms,
             shards=count,
             hosts=hosts,
+            instance=None if instance is None else instance_name(instance),
         )
+
+
+def instance_name(text: str) -> str:
+    """The name of an instance. Raises InvalidInputError."""
+    if text and len(text) <= _INSTANCE_MAX and text.isprintable():
+        return text
+    problem = f"an instance is not a name of 1 to {_INSTANCE_MAX} characters: {text!r}"
+    raise InvalidInputError(field="instance", problem=problem)
 
 
 def _number(name: str, text: str, at_least: int = 0, most: int = 10**9) -> int:

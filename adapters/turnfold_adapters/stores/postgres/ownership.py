@@ -6,7 +6,7 @@ host takes a store over until the last worker is known to be dead:
 
 - it ended itself (`close`), or
 - a process of the same machine and pid namespace sees that its process is gone, or
-- a person certifies it (`turnfold certify`), or
+- a person or an orchestrator certifies it (`turnfold certify`), or
 - its lease is over for `max_pause_ms`. This rests on the assumption that no process
   sleeps for longer and then goes on.
 
@@ -25,7 +25,7 @@ import asyncio
 import os
 import platform
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -36,9 +36,8 @@ from attrs import evolve, frozen
 
 from turnfold.errors import StoreError
 from turnfold.logs import lines
-from turnfold.ports.shards import Limit, Seating
 from turnfold.ports.store import BLANK, Owner
-from turnfold_adapters.stores.postgres.bell import Bells, channel
+from turnfold_adapters.stores.postgres.bell import channel
 from turnfold_adapters.stores.postgres.connection import (
     FAILURES,
     Link,
@@ -46,7 +45,6 @@ from turnfold_adapters.stores.postgres.connection import (
     Session,
     of_reading,
 )
-from turnfold_adapters.stores.postgres.rows import kept, shown
 from turnfold_adapters.stores.processes import (
     boot_id,
     is_alive,
@@ -61,33 +59,16 @@ _LOG = lines()
 _LEAVING: set[asyncio.Task[None]] = set()
 _SHARDS = """
 SELECT s.shard, s.token, s.freed, w.id, w.boot, w.pid, w.started, w.host, w.room, w.state,
+    w.instance,
     w.lease_until < clock_timestamp() AS lease_over,
     w.lease_until + make_interval(secs => $1) < clock_timestamp() AS lapsed
 FROM shard AS s LEFT JOIN worker AS w ON w.id = s.owner
 """
 _LAST = f"{_SHARDS} WHERE s.shard = SHARD"
-# All that a host asks a few times a second: shards with their owners, what waits in them
-# and which accounts are limited in them, and the lives without a shard.
-_LOOK = """
-SELECT s.shard, s.token, s.freed, s.position,
-    EXISTS (SELECT FROM inbox AS i WHERE i.shard = s.shard) AS waiting,
-    g.names, g.since, g.until,
-    w.id, w.boot, w.pid, w.started, w.host, w.room, w.state, w.seats,
-    w.lease_until < clock_timestamp() AS lease_over,
-    w.lease_until + make_interval(secs => $1) < clock_timestamp() AS lapsed,
-    extract(epoch FROM w.lease_until - clock_timestamp())::float8 + $1 AS lapses_in
-FROM shard AS s FULL JOIN worker AS w ON w.id = s.owner
-    CROSS JOIN LATERAL (
-        SELECT array_agg(t.name) AS names, array_agg(t.updated) AS since,
-            array_agg(t.due) AS until
-        FROM stream AS t WHERE t.shard = s.shard AND t.name = ANY ($2::text[])
-            AND t.open AND t.reason = 'rate_limited' AND t.due IS NOT NULL) AS g
-WHERE s.shard IS NOT NULL OR w.state = 'alive'
-"""
 _REGISTER = """
-INSERT INTO worker (id, boot, room, pid, started, host, seats, state, lease_until)
-VALUES ($1, $2, $3, $4, $5, $6, $7, 'alive',
-    clock_timestamp() + make_interval(secs => $8))
+INSERT INTO worker (id, boot, room, pid, started, host, seats, instance, state, lease_until)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 'alive',
+    clock_timestamp() + make_interval(secs => $9))
 """
 # The conditions read the rows that the statement locks.
 _TAKE = """
@@ -147,11 +128,11 @@ class Life:
 
     @property
     def held(self) -> bool:
-        return self.owner is not None and _now() < self._until
+        return self.owner is not None and boot_time() < self._until
 
     @property
     def left_ms(self) -> int:
-        return max(0, round((self._until - _now()) * 1000))
+        return max(0, round((self._until - boot_time()) * 1000))
 
     async def begin(self, connection: Session) -> Owner | None:
         """The living owner of this process, or a new one; None while a lost owner still
@@ -165,11 +146,12 @@ class Life:
         for needed in (self._renewals, self._writes):
             async with needed.used():
                 pass  # bells do not take the last connection of a limit
-        owner, asked = this_process(), _now()
+        owner, asked = this_process(), boot_time()
         lease = self.terms.lease_ms / 1000
         values = (owner.boot, room(), owner.pid, owner.started, owner.host)
         self._unanswered.add(owner.id)
-        await connection.execute(_REGISTER, owner.id, *values, self.stays, lease)
+        more = (self.stays, self.terms.instance, lease)
+        await connection.execute(_REGISTER, owner.id, *values, *more)
         self._unanswered.discard(owner.id)
         self.owner, self._until, self.waits_for = owner, asked + lease, ()
         self._renewing = asyncio.get_running_loop().create_task(self._renew())
@@ -269,7 +251,10 @@ class Life:
             "%s: worker %s on %s is silent and may still send: it is waited for until"
             " its lease is over for %d ms, or `turnfold certify %s` says it is dead"
         )
-        facts = (row["id"], row["host"], self.terms.max_pause_ms, row["id"])
+        who = row["host"]
+        if row["instance"] is not None:
+            who = f"{who} (instance {row['instance']})"
+        facts = (row["id"], who, self.terms.max_pause_ms, row["id"])
         _LOG.warning(text, self.terms.address, *facts)
 
     async def _renew(self) -> None:
@@ -277,7 +262,7 @@ class Life:
         lease = self.terms.lease_ms / 1000
         while (owner := self.owner) is not None:
             await asyncio.sleep(lease / 4)
-            asked = _now()
+            asked = boot_time()
             try:
                 ok = await self._renewed(owner.id, lease)
             except StoreError as exc:
@@ -321,7 +306,7 @@ class Life:
 
 
 @frozen(kw_only=True)
-class _Seat:
+class Seat:
     """`asked`: the highest token that was asked for. Its answer may be lost; then the
     shard may have it, and no other host."""
 
@@ -341,7 +326,7 @@ class LeaseOwnership:
     ) -> None:
         self._life, self._shard = life, shard
         self._check_writable = check_writable
-        self._seat: _Seat | None = None
+        self._seat: Seat | None = None
         self._lost = False  # another worker has taken this shard over
         # The last head that the handle stored or loaded. A new seat has none in hand: the
         # watermark says whether its server went back.
@@ -381,7 +366,7 @@ class LeaseOwnership:
         seat, self._seat, self._lost = self._seat, None, False
         if seat is not None:
             schema = self._life.terms.schema
-            free = partial(_free, seat=seat, bell=channel(schema))
+            free = partial(free_seat, seat=seat, bell=channel(schema))
             self._life.leave(free, self._shard)
 
     @property
@@ -413,7 +398,7 @@ class LeaseOwnership:
         if token is None:
             self.lose("another worker has taken the store over")
             return False
-        self._seat = _Seat(owner=seat.owner, token=token, asked=token)
+        self._seat = Seat(owner=seat.owner, token=token, asked=token)
         return True
 
     def lose(self, why: str) -> None:
@@ -442,7 +427,7 @@ class LeaseOwnership:
     async def _take(self, connection: Session) -> Owner | None:
         life = self._life
         row = await connection.fetchrow(_LAST, life.terms.max_pause_ms / 1000)
-        if not (_is_free(row, life) or await life.dead_of(connection, [row])):
+        if not (is_free(row, life) or await life.dead_of(connection, [row])):
             return None
         owner = await life.begin(connection)
         if owner is None or self._shard in life.seated:
@@ -456,111 +441,22 @@ class LeaseOwnership:
                 life.seated.discard(self._shard)
         if token is None:
             return None
-        self._seat, self.head = _Seat(owner=owner, token=token, asked=token), BLANK
+        self._seat, self.head = Seat(owner=owner, token=token, asked=token), BLANK
         return owner
 
 
-def _is_free(row: asyncpg.Record, life: Life) -> bool:
+def is_free(row: asyncpg.Record, life: Life) -> bool:
     """Is the shard free? It has no worker, or a dead one; or this process took it and
     lost the answer."""
     mine = life.owner is not None and row["id"] == life.owner.id
     return row["state"] != "alive" or row["freed"] == row["token"] or mine
 
 
-# --- the seats of a host --------------------------------------------------------------
-
-
-class LeaseSeats:
-    """The seats of one of several hosts that share the shards."""
-
-    def __init__(self, life: Life, bells: Bells) -> None:
-        self._life, self._bells = life, bells
-        # The other living hosts of the last look, and when each is taken as dead.
-        self._others: list[tuple[asyncpg.Record, float]] = []
-
-    async def enter(self) -> None:
-        """Count as a host from now on. Raises DiskError."""
-        self._life.stays = True
-        await self._life.asked(self._life.begin)
-
-    async def leave(self) -> None:
-        await self._life.end()
-
-    @property
-    def held(self) -> bool:
-        """True until the lease of this host is over."""
-        return self._life.held
-
-    async def look(self, gates: Sequence[str] = ()) -> Seating:
-        """See the port. A host that is found dead is certified."""
-        names = [kept(gate) for gate in gates]
-        self._bells.rang = False
-        return await self._life.asked(partial(self._look, gates=names))
-
-    def must_look(self) -> bool:
-        if self._bells.rang:
-            return True
-        now = _now()
-        return any(now > over or is_gone(row) for row, over in self._others)
-
-    async def _look(self, connection: Session, gates: list[str]) -> Seating:
-        life, pause = self._life, self._life.terms.max_pause_ms / 1000
-        asked = _now()
-        rows = await connection.fetch(_LOOK, pause, gates)
-        lives = [*{row["id"]: row for row in rows if row["state"] == "alive"}.values()]
-        me = None if life.owner is None else life.owner.id
-        others = [row for row in lives if row["id"] != me]
-        dead = await life.dead_of(connection, others)
-        self._others = [
-            (row, asked + row["lapses_in"]) for row in others if row["id"] not in dead
-        ]
-        hosts = sum(
-            row["seats"] and not row["lease_over"] and row["id"] not in dead
-            for row in lives
-        )
-        shards = [row for row in rows if row["shard"] is not None]
-        await self._give_back(connection, shards)
-        elsewhere = [row for row in shards if row["shard"] not in life.seated]
-        free = [
-            row["shard"]
-            for row in elsewhere
-            if row["id"] in dead or _is_free(row, life)
-        ]
-        return Seating(
-            free=tuple(sorted(free)),
-            hosts=max(hosts, 1),
-            waiting=tuple(row["shard"] for row in shards if row["waiting"]),
-            ends={row["shard"]: row["position"] for row in shards},
-            limits=[limit for row in elsewhere for limit in _limits(row)],
-        )
-
-    async def _give_back(
-        self, connection: Session, shards: Sequence[asyncpg.Record]
-    ) -> None:
-        """Free what this living host owns and does not use: a hand-over or the answer of
-        a take was lost. No other host may take it, and this one has its share."""
-        life = self._life
-        for row in shards:
-            if life.owner is None or row["id"] != life.owner.id:
-                continue
-            if row["shard"] not in life.seated and row["freed"] != row["token"]:
-                seat = _Seat(owner=life.owner, token=row["token"], asked=row["token"])
-                one = Session(connection.connection, row["shard"])
-                await _free(one, seat, channel(life.terms.schema))
-                text = "%s: shard %s is given back; its hand-over had been lost"
-                _LOG.info(text, life.terms.address, row["shard"])
-
-
-def _limits(row: asyncpg.Record) -> Iterable[Limit]:
-    columns = (row["names"] or (), row["since"] or (), row["until"] or ())
-    return [Limit(shown(name), *times) for name, *times in zip(*columns, strict=True)]
-
-
-async def _free(connection: Session, seat: _Seat, bell: str) -> None:
+async def free_seat(connection: Session, seat: Seat, bell: str) -> None:
     await connection.fetchval(_FREE, seat.owner.id, seat.token, seat.asked, bell)
 
 
-async def _next(connection: Session, seat: _Seat) -> int | None:
+async def _next(connection: Session, seat: Seat) -> int | None:
     values = (seat.owner.id, seat.token, seat.asked)
     token: int | None = await connection.fetchval(_NEXT, *values)
     return token
@@ -593,7 +489,7 @@ def room() -> str:
     return f"unknown to {os.getpid()}"
 
 
-def _now() -> float:
+def boot_time() -> float:
     """Seconds of a clock that includes sleep of the machine."""
     clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
     return time.clock_gettime(clock)

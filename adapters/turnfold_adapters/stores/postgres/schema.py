@@ -22,7 +22,7 @@ from turnfold.errors import (
 )
 from turnfold_adapters.stores.postgres import history
 
-LAYOUT = 3
+LAYOUT = 4
 
 _TABLES = """
 CREATE TABLE layout (number int NOT NULL, readable_by int NOT NULL);
@@ -171,6 +171,10 @@ DROP INDEX stream_lane, stream_parent, stream_created;
 CREATE INDEX stream_lane ON stream (shard, lane, id) WHERE lane IS NOT NULL;
 CREATE INDEX stream_parent ON stream (shard, parent, id) WHERE parent IS NOT NULL;
 CREATE INDEX stream_created ON stream (shard, created);
+""",
+        4: """
+ALTER TABLE worker ADD instance text;  -- its name at the orchestrator that runs it
+CREATE INDEX worker_instance ON worker (instance) WHERE instance IS NOT NULL;
 """,
     }
 )

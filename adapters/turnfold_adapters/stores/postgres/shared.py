@@ -20,9 +20,10 @@ from turnfold_adapters.stores.postgres.connection import (
     is_cancelled_by_recovery,
     of_reading,
 )
-from turnfold_adapters.stores.postgres.ownership import LeaseSeats, Life
+from turnfold_adapters.stores.postgres.ownership import Life
 from turnfold_adapters.stores.postgres.primary import Way
 from turnfold_adapters.stores.postgres.schema import check, prepare
+from turnfold_adapters.stores.postgres.seats import LeaseSeats
 
 _T = TypeVar("_T")
 _TRIES = 3  # of a question

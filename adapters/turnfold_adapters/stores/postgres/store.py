@@ -46,9 +46,10 @@ from turnfold_adapters.stores.postgres.connection import (
     of_reading,
     translated,
 )
-from turnfold_adapters.stores.postgres.ownership import LeaseOwnership, LeaseSeats
+from turnfold_adapters.stores.postgres.ownership import LeaseOwnership
 from turnfold_adapters.stores.postgres.rows import kept
 from turnfold_adapters.stores.postgres.schema import migrate
+from turnfold_adapters.stores.postgres.seats import LeaseSeats
 from turnfold_adapters.stores.postgres.shared import Shared
 from turnfold_adapters.stores.postgres.upkeep import PostgresMaintenance
 
