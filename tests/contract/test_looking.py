@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from turnfold.api import looking
 from turnfold.api.looking import Looks
 from turnfold.errors import DiskError
 from turnfold.ports.store import Found, Summary
@@ -116,3 +117,29 @@ async def test_nobody_looks_once_nobody_waits():
     seen = len(rows.looks)
     await asyncio.sleep(0.25)
     assert len(rows.looks) == seen
+
+
+@pytest.mark.case("U11")
+async def test_a_bug_of_the_looks_ends_each_wait_once_and_is_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    """It is not met again and again by new tasks, which only asyncio would tell of."""
+    rows, met = _Rows(), []
+
+    def broken(*_: object, **__: object) -> bool:
+        met.append(1)
+        raise KeyError("a bug")
+
+    rows.phases["entry:1"] = "queued"
+    monkeypatch.setattr(looking, "_is_news", broken)
+    looks = Looks(rows.look)
+    waits = [_asked(looks, "entry:1"), _asked(looks, "entry:1")]
+    async with asyncio.timeout(5):
+        ends = await asyncio.gather(*waits, return_exceptions=True)
+    assert [type(end) for end in ends] == [KeyError, KeyError]
+    assert (len(met), looks._task) == (1, None)
+    assert sum(record.exc_info is not None for record in caplog.records) == 1
+    monkeypatch.undo()
+    rows.phases["entry:1"] = "delivered"
+    async with asyncio.timeout(5):
+        await looks.news("entry:1", parked=False, new=True)

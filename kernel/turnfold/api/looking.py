@@ -3,10 +3,11 @@ process brings about. A process without the store gets no signal for a commit: i
 less and less often while nobody new waits."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextvars import Context
 from itertools import islice
 
+from turnfold._runtime.calls import report
 from turnfold.enums import Phase
 from turnfold.ports.store import Found
 
@@ -43,10 +44,15 @@ class Looks:
         self._task = asyncio.Task(self._run(), context=Context())
         self._task.add_done_callback(self._has_ended)
 
-    def _has_ended(self, _: object) -> None:
-        """Whoever cancels all tasks of the loop cancels this one, too."""
+    def _has_ended(self, task: "asyncio.Task[None]") -> None:
+        """Whoever cancels all tasks of the loop cancels this one, too. A bug in here
+        ends the waits of all callers: a new task would meet it again, and for ever."""
         self._task = None
-        if self._waiting:
+        bug = None if task.cancelled() else task.exception()
+        if bug is not None:
+            report("the looks for streams of another process ended", bug)
+            _tell_all(self._waiting, bug)
+        elif self._waiting:
             self._begin()
 
     async def _run(self) -> None:
@@ -62,13 +68,17 @@ class Looks:
         try:
             found = await self._look([stream for stream, _ in mine.values()])
         except Exception as exc:  # noqa: BLE001  each caller gets it
-            for told in mine:
-                if not told.done():
-                    told.set_exception(exc)
+            _tell_all(mine, exc)
             return
         for told, (stream, parked) in mine.items():
             if _is_news(found, stream, parked=parked) and not told.done():
                 told.set_result(found)
+
+
+def _tell_all(waiting: Iterable[_News], error: BaseException) -> None:
+    for told in waiting:
+        if not told.done():
+            told.set_exception(error)
 
 
 def _is_news(found: Found, stream: str, *, parked: bool) -> bool:
