@@ -87,6 +87,7 @@ if TYPE_CHECKING:
         UnknownRefusalError,
         UnsafeStoreError,
         UsageError,
+        WrongCallError,
         WrongKeyError,
         WrongThreadError,
     )
@@ -225,6 +226,7 @@ _HOMES = {
     "UsageError": "errors",
     "Verdict": "ports.channel",
     "Wellness": "api.health",
+    "WrongCallError": "errors",
     "WrongThreadError": "errors",
     "NoTurnError": "errors",
     "NotDeliveredError": "errors",
@@ -347,6 +349,7 @@ __all__ = [
     "Verdict",
     "Waits",
     "Wellness",
+    "WrongCallError",
     "WrongKeyError",
     "WrongThreadError",
     "current_turn",

@@ -36,6 +36,7 @@ from turnfold.messages import (
     shown,
     unreadable,
 )
+from turnfold.wrong_calls import wrong_call
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -43,13 +44,16 @@ _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 def checked(function: Callable[_P, _T]) -> Callable[_P, _T]:
-    """The same function, which checks its arguments first. A keyword that it does not
-    have is a TypeError, as in any call."""
+    """The same function, which checks its arguments first. An argument too few or too
+    many is a WrongCallError."""
     signature = inspect.signature(function)
 
     @wraps(function)
     def call(*args: _P.args, **named: _P.kwargs) -> _T:
-        given = signature.bind(*args, **named)
+        try:
+            given = signature.bind(*args, **named)
+        except TypeError as exc:
+            raise (wrong_call(function, args, named) or exc) from None
         for name, value in given.arguments.items():
             parameter = signature.parameters[name]
             if parameter.kind not in _VARIADIC:

@@ -90,6 +90,13 @@ class InvalidInputError(UsageError):
 
 
 @define(kw_only=True, slots=False)
+class WrongCallError(InvalidInputError, TypeError):
+    """Raised for an argument too few or too many, by a constructor; a TypeError, too."""
+
+    code = "usage.wrong_call"
+
+
+@define(kw_only=True, slots=False)
 class AmbiguousIdError(UsageError):
     """Raised for a piece of an id that fits several turns, entries or messages."""
 
@@ -159,8 +166,7 @@ class UnknownRefusalError(UsageError):
 
 @define(kw_only=True, slots=False)
 class StaleRunError(UsageError):
-    """Raised in a handler after its run was aborted or replaced. Its answer cannot be
-    used any more: the handler should return."""
+    """Raised in a handler after its run was aborted or replaced: it should return."""
 
     code = "turn.stale_run"
     template = "run {run} of turn {turn} is over ({why}); stop and return"
@@ -270,8 +276,7 @@ class StillOpenError(UsageError):
 
 @define(kw_only=True, slots=False)
 class NotOpenError(UsageError):
-    """Raised by every call to a kernel or store that is not open yet, or closed.
-    `state`: the state of the kernel or store."""
+    """Raised by every call to a kernel or store that is not open. `state`: its state."""
 
     code = "kernel.not_open"
     template = "the kernel is {state}; use it inside `async with kernel:`"
@@ -280,8 +285,8 @@ class NotOpenError(UsageError):
 
 @define(kw_only=True, slots=False)
 class WrongThreadError(UsageError):
-    """Raised for a call of a kernel from another thread or event loop than the one that
-    opened it. `thread`: the name of the caller's thread."""
+    """Raised for a call of a kernel from another thread or loop than the one that opened
+    it. `thread`: the name of the caller's thread."""
 
     code = "kernel.wrong_thread"
     template = (
@@ -358,9 +363,8 @@ class CorruptLogError(StoreError):
 
 @define(kw_only=True, slots=False)
 class DamagedError(CorruptLogError):
-    """Raised when a page of the database or a body differs from the bytes that were
-    written. The damage cannot be placed in the log, so `position` is 0 and `stream` is
-    empty. Data outside the damage still works."""
+    """Raised when a page of the database or a body differs from the written bytes. It has
+    no place in the log: `position` is 0, `stream` empty. Data outside of it still works."""
 
     code = "store.damaged"
     template = "{path} is damaged: {problem}; audit it, or restore a backup"
@@ -418,8 +422,7 @@ class NoAccessError(StoreError):
 
 @define(kw_only=True, slots=False)
 class UnsafeStoreError(StoreError):
-    """Raised on opening a store where a commit may be lost: on a network disk, or with
-    a setting that leaves out a sync."""
+    """Raised on opening a store that may lose a commit: a network disk, or no sync."""
 
     code = "store.unsafe"
     template = "{path} cannot hold a store safely: {problem}"
@@ -450,8 +453,7 @@ class ReadOnlyError(StoreError):
 @define(kw_only=True, slots=False)
 class FateUnknownError(StoreError):
     """Raised when a COMMIT failed in a way that may or may not have reached the disk.
-    The same call with the same key or message id is safe: it finds the stored entry or
-    turn."""
+    The same call with the same key or message id is safe: it finds what was stored."""
 
     code = "store.fate_unknown"
     template = "{path}: the fate of a commit is unknown ({problem}); reopen and read"
@@ -500,8 +502,7 @@ class ShardedStoreError(StoreError):
 @define(kw_only=True, slots=False)
 class OtherShardError(UsageError):
     """Raised when a turn answers into a conversation of another shard: that could not
-    be one commit with the turn. Use `kernel.enqueue` with a key instead, outside of the
-    turn."""
+    be one commit with the turn."""
 
     code = "usage.other_shard"
     template = (
@@ -530,8 +531,7 @@ class LostStoreError(OwnedError):
 
 @define(kw_only=True, slots=False)
 class StoreKeyError(StoreError):
-    """Raised when a store cannot be opened with the given key, or no key can be used
-    here. The key is in no text."""
+    """Raised when the given key opens no store, or none can be used. It is in no text."""
 
     code = "store.key"
     template = "{path}: {problem}"

@@ -23,6 +23,7 @@ from turnfold.messages import (
     own_lane_of,
     unreadable,
 )
+from turnfold.wrong_calls import explained
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -147,6 +148,7 @@ def printable(text: str) -> str:
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
+@explained
 @frozen
 class Inbound:
     """An inbound message.
@@ -252,6 +254,7 @@ class Inbound:
         return _dedupe_key(self, self.revision)
 
 
+@explained
 @frozen
 class Unreadable:
     """An update that could not be read as a message. It becomes a dead turn: its bytes

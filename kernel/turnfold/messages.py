@@ -12,6 +12,7 @@ from attrs import Attribute, field, frozen
 
 from turnfold.enums import Format
 from turnfold.errors import InvalidInputError
+from turnfold.wrong_calls import explained
 
 Word = TypeVar("Word", bound=StrEnum)
 _ID_BITS = 4_000  # an integer of more has no text in Python
@@ -342,6 +343,7 @@ def _frozen_files(value: Any) -> Any:
     return _freeze("files", value)
 
 
+@explained
 @frozen(kw_only=True)
 class Route:
     """The place of a payload. `thread=None` means the root of the conversation."""
@@ -414,6 +416,7 @@ def _mime(_: object, attribute: "Attribute[str]", value: object) -> None:
         raise InvalidInputError(field=attribute.name, problem=problem)
 
 
+@explained
 @frozen
 class File:
     """A file. Its bytes are copied when it is enqueued; the path may then be deleted.
@@ -483,6 +486,7 @@ def _attached_problem(name: object, file: Any) -> str:
     return "a caption belongs into the body" if file.caption else ""
 
 
+@explained
 @frozen
 class Native:
     """A payload for one platform only, kept unchanged (buttons, cards, blocks).

@@ -12,6 +12,7 @@ from turnfold.arguments import Some, check_fields
 from turnfold.enums import Kind, OldTurns
 from turnfold.errors import InvalidInputError
 from turnfold.notices import DEFAULTS, Notices, copied
+from turnfold.wrong_calls import explained
 
 HOUR = 3_600_000
 _LONG = (Kind.FINAL, Kind.NOTICE)  # the kinds that live as long as a final
@@ -29,6 +30,7 @@ _Any: TypeAlias = Annotated[int, _short]  # 0 or more
 _One: TypeAlias = Annotated[Some, _short]  # 1 or more: 0 would stop all work
 
 
+@explained
 @frozen(kw_only=True)
 class Settings:
     """The limits and waits of a kernel. Each is checked when the object is made, and

@@ -42,8 +42,10 @@ from turnfold import (
     Text,
     TurnfoldError,
     Unreadable,
+    WrongCallError,
 )
 from turnfold.inspect.places import Place
+from turnfold.wrong_calls import explained_call
 from turnfold_adapters.bridges import asgi, bolt, ptb
 from turnfold_adapters.bridges.first_contract import FirstContract
 from turnfold_adapters.channels.discord import DiscordChannel
@@ -212,11 +214,76 @@ async def test_every_argument_of_a_constructor_is_taken_or_refused_by_its_name(
     assert wrong == [], "\n".join(wrong[:60])
 
 
-@pytest.mark.parametrize("name", list(CALLS))
-def test_an_argument_that_does_not_exist_is_a_type_error(name: str) -> None:
+# Python's own TypeError is left: a text is made a few times for each message, and has one
+# argument that anybody forgets.
+UNEXPLAINED = {"Text"}
+EXPLAINED = [name for name in CALLS if name not in UNEXPLAINED]
+
+
+@pytest.mark.parametrize("name", EXPLAINED)
+def test_an_argument_that_does_not_exist_is_named_and_is_a_type_error(
+    name: str,
+) -> None:
     call, least = CALLS[name]
-    with pytest.raises(TypeError, match="no_such_argument"):
+    with pytest.raises(TypeError, match="has no such argument") as caught:
         call(**least(), no_such_argument=1)
+    assert isinstance(caught.value, WrongCallError)
+    assert caught.value.field == "no_such_argument"
+
+
+@pytest.mark.case("Z06")
+@pytest.mark.parametrize("name", [n for n in EXPLAINED if n not in SIGNATURES])
+def test_a_missing_argument_and_one_by_position_too_many_are_named(name: str) -> None:
+    call, least = CALLS[name]
+    needed = [p.name for p in parameters(call) if p.default is p.empty]
+    for one in needed:
+        with pytest.raises(WrongCallError, match="needs it") as caught:
+            call(**{key: value for key, value in least().items() if key != one})
+        assert caught.value.field == one
+    with pytest.raises(TypeError) as caught_too:
+        call(*[None] * 40)
+    assert isinstance(caught_too.value, WrongCallError)
+    assert "by position" in str(caught_too.value)
+
+
+@pytest.mark.case("Z06")
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (
+            lambda: Inbound("tg", "42", "1"),  # type: ignore[call-arg, misc]  # the mistake
+            "conversation: Inbound takes 1 argument(s) by position, got 3; pass the others",
+        ),
+        (
+            lambda: Inbound("tg", conversation="42"),  # type: ignore[call-arg]  # as above
+            "message_id: Inbound needs it: ",
+        ),
+        (
+            lambda: Settings(max_failure=3),  # type: ignore[call-arg]  # as above
+            "max_failure: Settings has no such argument; did you mean max_failures?",
+        ),
+        (
+            lambda: _kernel().attach(Sends()),  # type: ignore[call-arg, arg-type]  # as above
+            "channel: Kernel.attach needs it: Kernel.attach(name, channel, ...)",
+        ),
+    ],
+)
+def test_a_wrong_call_is_answered_in_the_words_of_the_caller(
+    call: Callable[[], Any], says: str
+) -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        call()
+    assert str(caught.value).startswith(says)
+
+
+def test_a_type_error_from_inside_of_a_right_call_is_left_as_it_is() -> None:
+    @explained_call
+    def works(one: object) -> None:
+        raise TypeError("a bug inside")
+
+    with pytest.raises(TypeError, match="a bug inside") as caught:
+        works(1)
+    assert not isinstance(caught.value, WrongCallError)
 
 
 _IDS = {"channel", "account", "conversation", "token", "app_token", "user_id"}

@@ -16,6 +16,7 @@ from attrs import field, frozen
 
 from turnfold.arguments import Some, check_fields
 from turnfold.errors import InvalidInputError, MissingExtraError
+from turnfold.wrong_calls import explained
 
 if TYPE_CHECKING:
     import h11
@@ -24,6 +25,7 @@ READ_BYTES = 16 * 1024
 LINGER_MS = 500
 
 
+@explained
 @frozen(kw_only=True)
 class Limits:
     """The limits of peers. `per_address`: connections of one address, so that one peer

@@ -26,6 +26,7 @@ from turnfold.errors import (
 )
 from turnfold.inbound import Evidence, Inbound, Unreadable
 from turnfold.messages import identifier, own_name, shown, token
+from turnfold.wrong_calls import explained
 
 Update = Inbound | Unreadable
 
@@ -58,6 +59,7 @@ def _rank() -> int | None:
     return cast("int | None", made)
 
 
+@explained
 @frozen(kw_only=True)
 class SourceCursor:
     """How far a source has got, under a name of its own. Cursors are taken in the order of

@@ -25,6 +25,7 @@ from turnfold.enums import (
 from turnfold.errors import InvalidInputError, NotOpenError
 from turnfold.inbound import Inbound
 from turnfold.messages import check_kind
+from turnfold.wrong_calls import explained
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -57,6 +58,7 @@ def _blocking(
     return blocking
 
 
+@explained
 class BlockingKernel:
     """Wraps a Kernel that is not open. Use it as `with BlockingKernel(kernel):`; its
     methods may be called from any thread but the kernel's own."""

@@ -2,10 +2,12 @@
 the handler."""
 
 from turnfold.messages import check_ms, check_text
+from turnfold.wrong_calls import explained
 
 LONGEST_WAIT_MS = 24 * 3_600_000
 
 
+@explained
 class NotNow(Exception):  # noqa: N818  the handler's choice, not an error
     """Run this turn again later: a model is overloaded, a service is down.
 
@@ -28,6 +30,7 @@ def _not_now(why: str, retry_after_ms: int | None) -> NotNow:
     return NotNow(why, retry_after_ms=retry_after_ms)
 
 
+@explained
 class Never(Exception):  # noqa: N818  as above
     """No run of this turn can succeed: the turn fails at once, and the user gets a
     notice."""

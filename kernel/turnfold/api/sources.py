@@ -35,6 +35,7 @@ from turnfold.errors import InvalidInputError
 from turnfold.inbound import Evidence, Inbound, Unreadable, evidence_of
 from turnfold.logs import lines
 from turnfold.messages import check_enum, check_id, check_span
+from turnfold.wrong_calls import explained_call
 
 if TYPE_CHECKING:
     from turnfold.api.store_kernel import StoreKernel
@@ -133,6 +134,7 @@ class Pulling(Spread):
     _home: Home
     _sources: "Sources"
 
+    @explained_call
     def source(
         self,
         name: str,

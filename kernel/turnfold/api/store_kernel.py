@@ -61,6 +61,7 @@ from turnfold.messages import check_flag, check_kind, check_timeout
 from turnfold.ports.channel import Outcome, Rate
 from turnfold.ports.store import Owner, Store, Wanted, store_at
 from turnfold.settings import Settings
+from turnfold.wrong_calls import explained_call
 
 if TYPE_CHECKING:
     from turnfold.api.kernel import Kernel
@@ -122,6 +123,7 @@ class StoreKernel(
 
     # --- attaching channels and handlers ---
 
+    @explained_call
     def attach(
         self,
         name: str,

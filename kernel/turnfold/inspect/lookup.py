@@ -69,6 +69,7 @@ from turnfold.ports.store import (
     Wanted,
     summary_pages,
 )
+from turnfold.wrong_calls import explained
 
 _AT_ONCE = 20  # streams of a lane that are read together
 _ROUNDS = 1_000  # calls of the store for one question
@@ -78,10 +79,8 @@ T = TypeVar("T")
 
 
 class ReadModel:
-    """The View of `decide` over a store that is not loaded.
-
-    The `read` methods fetch the state of many questions ahead; `ask` fetches the rest.
-    """
+    """The View of `decide` over a store that is not loaded. The `read` methods fetch the
+    state of many questions ahead; `ask` fetches the rest."""
 
     open_count = 0  # limits apply only to writers
     position = 0
@@ -462,6 +461,7 @@ def _order(field: str, value: Any) -> int | None:
 _ORDERS = 2**144  # a time, a shard and a position: `inspect/shards.py`
 
 
+@explained
 @frozen(kw_only=True)
 class Filter:
     """The turns and entries to list, newest first. `status`: of entries a Status, a

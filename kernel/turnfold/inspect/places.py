@@ -10,12 +10,14 @@ from turnfold.arguments import check_fields
 from turnfold.errors import InvalidInputError
 from turnfold.messages import escape
 from turnfold.ports.store import Listing, Store
+from turnfold.wrong_calls import explained
 
 _NAMED = 12  # names in an error
 _LATEST = 1_000  # turns and entries whose conversations are compared with a wrong name
 _NEAR = 5
 
 
+@explained
 @frozen(kw_only=True)
 class Place:
     channel: str | None = None

@@ -25,6 +25,7 @@ from turnfold.enums import (
 from turnfold.errors import InvalidInputError
 from turnfold.inbound import Inbound
 from turnfold.messages import Payload, Route
+from turnfold.wrong_calls import explained
 
 
 class Receipt(Struct, frozen=True, kw_only=True):
@@ -42,6 +43,7 @@ class Accepted(Struct, frozen=True, kw_only=True):
     deduplicated: bool = False
 
 
+@explained
 @frozen(kw_only=True)
 class Rejected:
     """Surely not accepted. `retry_after_ms` and `scope` go with RATE_LIMITED: a limit of
@@ -58,6 +60,7 @@ class Rejected:
     decoration: Decoration | None = None
 
 
+@explained
 @frozen(kw_only=True)
 class Unknown:
     """The part may or may not have been accepted."""
@@ -69,6 +72,7 @@ class Unknown:
 Outcome = Accepted | Rejected | Unknown
 
 
+@explained
 @frozen(kw_only=True)
 class Found:
     """A look-up found the part on the platform."""
@@ -76,12 +80,14 @@ class Found:
     receipt: Receipt
 
 
+@explained
 @frozen(kw_only=True)
 class Absent:
     """A look-up proved that the part is not there. Once `settle_ms` has passed since
     the last request, it never will be."""
 
 
+@explained
 @frozen(kw_only=True)
 class CannotTell:
     """A look-up that could not find out. It never counts as Absent.
@@ -99,6 +105,7 @@ class CannotTell:
 Verdict = Found | Absent | CannotTell
 
 
+@explained
 @frozen(kw_only=True)
 class PartClass:
     """The platform's guarantees for one kind of part, best first.
@@ -130,6 +137,7 @@ def _pace(_: object, attribute: Any, value: object) -> None:
         raise InvalidInputError(field=attribute.name, problem=problem)
 
 
+@explained
 @frozen(kw_only=True)
 class Rate:
     """How many messages a second an account may send, in all and to one conversation.
@@ -142,6 +150,7 @@ class Rate:
 KINDS = ("text", "file", "native")  # of parts
 
 
+@explained
 @frozen(kw_only=True)
 class Capabilities:
     """The declaration of an adapter, by kind of part ("text", "file", "native").
