@@ -58,8 +58,7 @@ Faults = Annotated[
     ),
 ]
 Keep = Annotated[
-    Path | None,
-    typer.Option(help="Keep store, witness list and logs in this folder."),
+    Path | None, typer.Option(help="Keep store, witness list and logs in this folder.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object, no table.")]
 

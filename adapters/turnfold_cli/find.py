@@ -6,14 +6,7 @@ import typer
 
 from turnfold.inspect import Filter, Found, Inspect
 from turnfold_cli import USAGE
-from turnfold_cli.common import (
-    STORE,
-    AsJson,
-    RefusedError,
-    StorePath,
-    answering,
-    ask,
-)
+from turnfold_cli.common import STORE, AsJson, RefusedError, StorePath, answering, ask
 from turnfold_cli.list_ import Limit
 from turnfold_cli.output import clean, cut, day, plain, say_json, when, zone_line
 from turnfold_cli.screen import Screen, console

@@ -7,14 +7,7 @@ import typer
 
 from turnfold.inspect import ChannelView, Filter, GateView
 from turnfold_cli import FOUND
-from turnfold_cli.common import (
-    STORE,
-    AsJson,
-    StoreHere,
-    StorePath,
-    answering,
-    ask,
-)
+from turnfold_cli.common import STORE, AsJson, StoreHere, StorePath, answering, ask
 from turnfold_cli.output import (
     age,
     clean,

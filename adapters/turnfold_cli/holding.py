@@ -13,12 +13,7 @@ from turnfold.ports.store import Store
 from turnfold_cli import FOUND, USAGE
 from turnfold_cli.acting import How, check_asking
 from turnfold_cli.client import client_of
-from turnfold_cli.common import (
-    RefusedError,
-    answering,
-    opened,
-    told,
-)
+from turnfold_cli.common import RefusedError, answering, opened, told
 from turnfold_cli.output import clean, say_json
 from turnfold_cli.screen import console
 

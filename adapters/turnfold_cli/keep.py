@@ -14,12 +14,7 @@ from turnfold.ports.plugins import plugin_store_at
 from turnfold.ports.store import Keeping, Store, store_at
 from turnfold_adapters.stores.cipher import parsed
 from turnfold_adapters.stores.sqlite import SqliteStore
-from turnfold_adapters.stores.sqlite.copying import (
-    clear,
-    into_place,
-    sides,
-    take_back,
-)
+from turnfold_adapters.stores.sqlite.copying import clear, into_place, sides, take_back
 from turnfold_cli import FOUND, USAGE
 from turnfold_cli.common import RefusedError, opened
 

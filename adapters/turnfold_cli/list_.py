@@ -24,8 +24,7 @@ from turnfold_cli.times import Utc
 
 Limit = Annotated[int, typer.Option("--limit", "-n", min=1, max=100_000)]
 Before = Annotated[
-    int | None,
-    typer.Option(min=1, help="The page after an earlier one: its `before`."),
+    int | None, typer.Option(min=1, help="The page after an earlier one: its `before`.")
 ]
 
 

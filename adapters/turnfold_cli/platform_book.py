@@ -281,12 +281,7 @@ class Book:
             self._journal.write(json.dumps(asdict(message)).encode() + b"\n")
 
 
-_NOTED = (
-    "idempotency-key",
-    "webhook-id",
-    "webhook-timestamp",
-    "webhook-signature",
-)
+_NOTED = ("idempotency-key", "webhook-id", "webhook-timestamp", "webhook-signature")
 
 
 def _spread(seed: int, cuts: int, among: int) -> dict[int, Fault]:

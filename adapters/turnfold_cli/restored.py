@@ -4,14 +4,7 @@ import asyncio
 
 from turnfold import Kernel
 from turnfold_cli.acting import By, Why, named
-from turnfold_cli.common import (
-    STORE,
-    AsJson,
-    StorePath,
-    answering,
-    for_people,
-    opened,
-)
+from turnfold_cli.common import STORE, AsJson, StorePath, answering, for_people, opened
 from turnfold_cli.output import clean, say_json
 from turnfold_cli.screen import console
 

@@ -32,14 +32,11 @@ _TOKEN = "TURNFOLD_SERVE_TOKEN"  # noqa: S105  the name of a variable
 Host = Annotated[str, typer.Option(help="The address to listen on.")]
 Port = Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")]
 Acts = Annotated[
-    bool,
-    typer.Option("--acts", help="Pages may decide, too: for who has the token."),
+    bool, typer.Option("--acts", help="Pages may decide, too: for who has the token.")
 ]
 TokenFile = Annotated[
     Path | None,
-    typer.Option(
-        help=f"Everybody must know the word in this file; also {_TOKEN}.",
-    ),
+    typer.Option(help=f"Everybody must know the word in this file; also {_TOKEN}."),
 ]
 Url = Annotated[
     str | None,

@@ -7,14 +7,7 @@ import typer
 
 from turnfold.enums import Kind
 from turnfold.inspect import Filter, Tally
-from turnfold_cli.common import (
-    STORE,
-    AsJson,
-    StoreHere,
-    StorePath,
-    answering,
-    ask,
-)
+from turnfold_cli.common import STORE, AsJson, StoreHere, StorePath, answering, ask
 from turnfold_cli.filters import Kinds, Name, Reasons, split
 from turnfold_cli.output import plain, say_json, screen_of, zone, zone_line
 from turnfold_cli.screen import Screen, console

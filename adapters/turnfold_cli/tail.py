@@ -45,8 +45,7 @@ From = Annotated[
     typer.Option("--from", min=1, help="Begin at this position, not at the end."),
 ]
 Count = Annotated[
-    int | None,
-    typer.Option("--count", "-n", min=1, help="Stop after so many lines."),
+    int | None, typer.Option("--count", "-n", min=1, help="Stop after so many lines.")
 ]
 Failures = Annotated[
     bool, typer.Option("--failures", help="Only what failed, waits or is held.")

@@ -247,10 +247,7 @@ class _Noting(AsyncListenerErrorHandler):
         self._real, self._collected = real, collected
 
     async def handle(
-        self,
-        error: Exception,
-        request: AsyncBoltRequest,
-        response: BoltResponse | None,
+        self, error: Exception, request: AsyncBoltRequest, response: BoltResponse | None
     ) -> None:
         if isinstance(self._real, AsyncDefaultListenerErrorHandler):
             self._collected.error = error
@@ -296,11 +293,7 @@ def durable(
         problem = "give it the token of the bot; apps of many workspaces are not served"
         raise InvalidInputError(field="app", problem=problem)
     channel = SlackChannel(
-        token,
-        base_url=app.client.base_url,
-        name=name,
-        account=account,
-        **options,
+        token, base_url=app.client.base_url, name=name, account=account, **options
     )
     kernel.attach(name, channel, account=account, on_unknown=on_unknown)
     intake = _Intake(kernel, channel, Names(channel=name, account=account))

@@ -235,9 +235,7 @@ async def serving(
 
 
 async def run(
-    application: "Application[Any, Any, Any, Any, Any, Any]",
-    store: Any,
-    **options: Any,
+    application: "Application[Any, Any, Any, Any, Any, Any]", store: Any, **options: Any
 ) -> None:
     """Serve an application until SIGINT or SIGTERM, with a kernel on that store."""
     kernel = Kernel(store)

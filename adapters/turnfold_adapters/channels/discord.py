@@ -200,9 +200,7 @@ class DiscordChannel:
 
 def _parts(editable: bool, key_window_ms: int, settle_ms: int) -> dict[str, PartClass]:
     keyed = PartClass(
-        classes=(DeliveryClass.KEYED,),
-        key_window_ms=key_window_ms,
-        settle_ms=settle_ms,
+        classes=(DeliveryClass.KEYED,), key_window_ms=key_window_ms, settle_ms=settle_ms
     )
     order = (DeliveryClass.KEYED, DeliveryClass.EDITABLE)
     text = PartClass(

@@ -18,11 +18,7 @@ from types import MappingProxyType
 from typing import Any
 
 import aiohttp
-from discord.errors import (
-    HTTPException,
-    LoginFailure,
-    PrivilegedIntentsRequired,
-)
+from discord.errors import HTTPException, LoginFailure, PrivilegedIntentsRequired
 
 from turnfold.enums import Decoration, FailureClass, GateScope
 from turnfold.ports.channel import Outcome, Rejected, Unknown

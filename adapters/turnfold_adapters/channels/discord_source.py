@@ -120,11 +120,7 @@ class Event:
         return int(self.message["channel_id"])
 
 
-_WANTED = {
-    "READY": "session",
-    "MESSAGE_CREATE": "message",
-    "MESSAGE_UPDATE": "edit",
-}
+_WANTED = {"READY": "session", "MESSAGE_CREATE": "message", "MESSAGE_UPDATE": "edit"}
 
 
 class _Client(discord.Client):

@@ -31,11 +31,7 @@ from turnfold_adapters.channels.matrix_outcomes import RefusedError
 _log = lines("turnfold.matrix")
 
 _PASSING = frozenset(
-    {
-        FailureClass.TRANSIENT,
-        FailureClass.RATE_LIMITED,
-        FailureClass.NOT_CONNECTED,
-    }
+    {FailureClass.TRANSIENT, FailureClass.RATE_LIMITED, FailureClass.NOT_CONNECTED}
 )
 _BACKOFF_MAX_MS = 60_000
 # How much longer than the long poll an answer may take before the poll counts as lost.

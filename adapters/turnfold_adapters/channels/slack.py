@@ -146,10 +146,7 @@ class SlackChannel:
                 failure=FailureClass.INVALID_PAYLOAD, detail=str(exc)[:300]
             )
             raise self._m.errors.invisible(failure, "read") from exc
-        given = {
-            "filename": self._m.content.file_name(file, key),
-            "length": len(data),
-        }
+        given = {"filename": self._m.content.file_name(file, key), "length": len(data)}
         place = await self._client.ask("files.getUploadURLExternal", given)
         await self._client.upload(str(place.get("upload_url")), data)
         return str(place.get("file_id"))

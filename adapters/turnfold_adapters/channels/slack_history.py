@@ -12,14 +12,7 @@ from typing import Any
 from attrs import frozen
 
 from turnfold.messages import Native, Text, files_of
-from turnfold.ports.channel import (
-    Absent,
-    CannotTell,
-    Found,
-    Part,
-    Receipt,
-    Verdict,
-)
+from turnfold.ports.channel import Absent, CannotTell, Found, Part, Receipt, Verdict
 from turnfold_adapters.channels.slack_client import Identity, SlackClient
 from turnfold_adapters.channels.slack_content import (
     KEY_FIELD,

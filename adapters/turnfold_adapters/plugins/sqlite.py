@@ -15,12 +15,7 @@ from urllib.parse import quote
 
 import apsw
 
-from turnfold.errors import (
-    BusyError,
-    DiskError,
-    NewerSchemaError,
-    NotAStoreError,
-)
+from turnfold.errors import BusyError, DiskError, NewerSchemaError, NotAStoreError
 from turnfold.ports.plugins import Everything, Row, Space, Write, Wrote
 from turnfold_adapters.stores import cipher
 from turnfold_adapters.stores.private import make_private

@@ -33,9 +33,7 @@ def rich_of(payload: Text) -> Rich:
 
 
 def plan(
-    payload: Payload,
-    fits: Callable[[str], bool],
-    cut: Callable[[Rich], Iterable[str]],
+    payload: Payload, fits: Callable[[str], bool], cut: Callable[[Rich], Iterable[str]]
 ) -> Sequence[PlannedPart]:
     """The parts of a payload. `fits`: can a plain text stay whole? `cut`: the pieces of
     a rich text."""

@@ -7,12 +7,7 @@ from collections.abc import Callable, Sequence
 from attrs import field, frozen
 from starlette.datastructures import QueryParams
 
-from turnfold.errors import (
-    CorruptLogError,
-    NotFoundError,
-    TurnfoldError,
-    UsageError,
-)
+from turnfold.errors import CorruptLogError, NotFoundError, TurnfoldError, UsageError
 from turnfold_cli import NO_STORE, USAGE
 from turnfold_cli.common import RefusedError, SeveralError
 from turnfold_cli.dashboard.looks import link

@@ -57,9 +57,7 @@ class Table:
 
 
 def table(
-    rows: Iterable[Mapping[str, str | Cell]],
-    *,
-    leave: Sequence[str] = (),
+    rows: Iterable[Mapping[str, str | Cell]], *, leave: Sequence[str] = ()
 ) -> Table:
     """Rows of text, without columns that are empty in every row."""
     whole = [

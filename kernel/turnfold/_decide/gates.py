@@ -168,11 +168,7 @@ def _longer(held: int | None, asked: int | None) -> bool:
 
 
 def connected(
-    draft: UnitOfWork,
-    channel: str,
-    account: str,
-    by: str | None = None,
-    why: str = "",
+    draft: UnitOfWork, channel: str, account: str, by: str | None = None, why: str = ""
 ) -> None:
     """An account works again: open its gate. `by`: the person who says so; None for the
     embedder, who cannot open a gate that a person closed."""

@@ -8,13 +8,7 @@ on with the same entry, so no reader sees two beginnings.
 """
 
 from turnfold._decide import rules
-from turnfold._decide.outbox import (
-    Enqueued,
-    Intent,
-    after_close,
-    freeze,
-    queue,
-)
+from turnfold._decide.outbox import Enqueued, Intent, after_close, freeze, queue
 from turnfold._decide.schedule import attempt_if_free
 from turnfold._decide.unit_of_work import UnitOfWork
 from turnfold._state.entry import Entry

@@ -15,19 +15,8 @@ from turnfold._log.ids import part_key
 from turnfold._state.entry import Entry
 from turnfold.enums import BlindPolicy, Kind
 from turnfold.errors import ContractError, InvalidInputError
-from turnfold.messages import (
-    File,
-    Native,
-    Payload,
-    Route,
-    Text,
-)
-from turnfold.ports.channel import (
-    Capabilities,
-    PartClass,
-    PlanContext,
-    PlannedPart,
-)
+from turnfold.messages import File, Native, Payload, Route, Text
+from turnfold.ports.channel import Capabilities, PartClass, PlanContext, PlannedPart
 
 
 class PlanPart(Struct):

@@ -6,14 +6,7 @@ from attrs import define, frozen
 
 from turnfold._decide import live, rules
 from turnfold._decide.failures import backoff_ms
-from turnfold._decide.outbox import (
-    Enqueued,
-    Intent,
-    conclude,
-    end_live,
-    enqueue,
-    fail,
-)
+from turnfold._decide.outbox import Enqueued, Intent, conclude, end_live, enqueue, fail
 from turnfold._decide.schedule import attempt_if_free
 from turnfold._decide.unit_of_work import UnitOfWork
 from turnfold._log import canonical

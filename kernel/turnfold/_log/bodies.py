@@ -23,15 +23,7 @@ from turnfold._log.events import Event
 from turnfold._log.large import Seal, beside
 from turnfold.enums import Format
 from turnfold.errors import DamagedError, InvalidInputError, MissingBodyError
-from turnfold.messages import (
-    LARGE,
-    File,
-    Native,
-    Payload,
-    Text,
-    files_of,
-    json_value,
-)
+from turnfold.messages import LARGE, File, Native, Payload, Text, files_of, json_value
 
 _OCTETS = "application/octet-stream"
 _ATTACHED = "attached"  # sorts before "body", so the bytes begin with it (NATIVE)

@@ -23,12 +23,7 @@ from turnfold._log import canonical
 from turnfold._log import events as t
 from turnfold._log import outbox_events as o
 from turnfold._log.canonical import Record, envelope
-from turnfold._log.events import (
-    CLASSES,
-    NAMES,
-    SCHEMAS,
-    Event,
-)
+from turnfold._log.events import CLASSES, NAMES, SCHEMAS, Event
 from turnfold.errors import CorruptLogError, InvalidInputError
 
 _write = msgspec.json.Encoder(order="sorted").encode

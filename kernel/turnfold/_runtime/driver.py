@@ -42,23 +42,14 @@ from turnfold._runtime.programs import (
 )
 from turnfold._runtime.retract import Retractor
 from turnfold._runtime.scheduler import Key, Timers
-from turnfold._runtime.sender import (
-    DRAIN,
-    Register,
-    Sender,
-)
+from turnfold._runtime.sender import DRAIN, Register, Sender
 from turnfold._runtime.words import Wording
 from turnfold._state.entry import Entry
 from turnfold._state.fold import State
 from turnfold._state.turn import Turn
 from turnfold.clock import Clock
 from turnfold.enums import CLOSED
-from turnfold.errors import (
-    NotFoundError,
-    OwnedError,
-    StoreError,
-    UsageError,
-)
+from turnfold.errors import NotFoundError, OwnedError, StoreError, UsageError
 from turnfold.logs import lines
 from turnfold.ports.channel import Accepted, Outcome, Rejected
 from turnfold.ports.store import Command, Posted

@@ -12,12 +12,7 @@ from turnfold._decide import inbox
 from turnfold._log.ids import ENTRY, TURN
 from turnfold._runtime.committer import TAKES_NONE, Committer
 from turnfold._runtime.programs import Decision
-from turnfold.errors import (
-    NotOpenError,
-    OwnedError,
-    TurnfoldError,
-    UsageError,
-)
+from turnfold.errors import NotOpenError, OwnedError, TurnfoldError, UsageError
 from turnfold.logs import lines
 from turnfold.ports.store import Command, Wanted
 

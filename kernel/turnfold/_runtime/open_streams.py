@@ -31,15 +31,7 @@ from turnfold._state.fold import (
     unseen,
 )
 from turnfold._state.turn import Turn
-from turnfold.enums import (
-    ANSWERED,
-    CLOSED,
-    ON_ITS_WAY,
-    PARKED,
-    RUNNING,
-    Kind,
-    Phase,
-)
+from turnfold.enums import ANSWERED, CLOSED, ON_ITS_WAY, PARKED, RUNNING, Kind, Phase
 from turnfold.errors import CorruptLogError
 from turnfold.logs import lines
 from turnfold.ports.store import (

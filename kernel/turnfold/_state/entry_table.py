@@ -36,11 +36,7 @@ _SENDING: Row = {
 
 def _always(phase: Phase) -> Row:
     """Events that an open entry takes in every phase without a change of phase."""
-    return {
-        o.Planned: _to(phase),
-        o.AbortRequested: _to(phase),
-        o.Bounced: _to(phase),
-    }
+    return {o.Planned: _to(phase), o.AbortRequested: _to(phase), o.Bounced: _to(phase)}
 
 
 def _waiting(phase: Phase) -> Row:
@@ -62,10 +58,7 @@ def _waiting(phase: Phase) -> Row:
 
 TRANSITIONS: Mapping[Phase | None, Row] = MappingProxyType(
     {
-        None: {
-            o.Queued: _to(Phase.QUEUED),
-            o.Imported: _to(Phase.PARKED),
-        },
+        None: {o.Queued: _to(Phase.QUEUED), o.Imported: _to(Phase.PARKED)},
         Phase.QUEUED: {**_waiting(Phase.QUEUED), o.Tried: _to(Phase.QUEUED)},
         Phase.ATTEMPTED: {
             **_always(Phase.ATTEMPTED),

@@ -69,10 +69,7 @@ class StoreState(_Ledger):
 
 _SAME = frozenset({None})  # these streams have no phases
 GATE_TABLE: Mapping[bool, Row] = MappingProxyType(
-    {
-        False: {g.GateClosed: _SAME},
-        True: {g.GateClosed: _SAME, g.GateOpened: _SAME},
-    }
+    {False: {g.GateClosed: _SAME}, True: {g.GateClosed: _SAME, g.GateOpened: _SAME}}
 )
 CURSOR_TABLE: Mapping[None, Row] = MappingProxyType({None: {g.CursorAdvanced: _SAME}})
 _STARTED: Row = {

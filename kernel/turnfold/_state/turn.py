@@ -57,11 +57,7 @@ TRANSITIONS: Mapping[TurnPhase | None, Row] = MappingProxyType(
             t.TurnAborted: _to(ABORTED),
         },
         COMPLETED: {**_CLOSED, t.TurnRedacted: _to(COMPLETED)},
-        FAILED: {
-            **_CLOSED,
-            t.Resubmitted: _to(ACCEPTED),
-            t.TurnRedacted: _to(FAILED),
-        },
+        FAILED: {**_CLOSED, t.Resubmitted: _to(ACCEPTED), t.TurnRedacted: _to(FAILED)},
         ABORTED: {**_CLOSED, t.TurnRedacted: _to(ABORTED)},
     }
 )

@@ -21,12 +21,7 @@ from turnfold._log.ids import TURN
 from turnfold._runtime.programs import Decision
 from turnfold.api.commands import Commands
 from turnfold.enums import AbortReason, Waits
-from turnfold.errors import (
-    InvalidInputError,
-    RequestedError,
-    TurnfoldError,
-    UsageError,
-)
+from turnfold.errors import InvalidInputError, RequestedError, TurnfoldError, UsageError
 from turnfold.messages import (
     Route,
     check_enum,
@@ -225,13 +220,7 @@ class Acts(Commands):
         `marked`: a resend carries a visible mark, where the channel can show one."""
         verdict = _checked_verdict(verdict)
         await self._operate(
-            "resolve",
-            entry,
-            by=by,
-            verdict=verdict,
-            why=why,
-            marked=marked,
-            seen=seen,
+            "resolve", entry, by=by, verdict=verdict, why=why, marked=marked, seen=seen
         )
 
     async def acknowledge(

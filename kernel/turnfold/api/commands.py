@@ -9,26 +9,14 @@ from typing import Any
 
 from attrs import asdict, evolve
 
-from turnfold._decide import (
-    accepting,
-    gates,
-    inbox,
-    operator,
-    outbox,
-)
+from turnfold._decide import accepting, gates, inbox, operator, outbox
 from turnfold._decide import busy as busy_lane
 from turnfold._decide.accepting import Acceptance, SourceCursor, Update
 from turnfold._decide.outbox import Enqueued, Intent
 from turnfold._decide.plan import Plan
 from turnfold._decide.schedule import LIVE_KIND
 from turnfold._log.bodies import EncodedPayload, by_path, held, is_large, pack
-from turnfold._log.ids import (
-    ENTRY,
-    TURN,
-    inbound_key,
-    original_key,
-    outbound_key,
-)
+from turnfold._log.ids import ENTRY, TURN, inbound_key, original_key, outbound_key
 from turnfold._log.large import beside, seal
 from turnfold._runtime.calls import answered, apart
 from turnfold._runtime.channel import AttachedChannel
@@ -37,13 +25,7 @@ from turnfold._runtime.programs import Decision
 from turnfold.api.handle import AcceptedTurn
 from turnfold.api.sent import Sent
 from turnfold.api.spread import Spread
-from turnfold.enums import (
-    BlindPolicy,
-    Busy,
-    Kind,
-    Status,
-    TurnPhase,
-)
+from turnfold.enums import BlindPolicy, Busy, Kind, Status, TurnPhase
 from turnfold.errors import (
     InvalidInputError,
     OwnedError,

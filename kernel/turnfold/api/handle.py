@@ -21,13 +21,7 @@ from turnfold._state.turn import Turn
 from turnfold.api.live import Live
 from turnfold.api.sent import Given, Said, Sent, destination, said
 from turnfold.api.threads import BlockingHandle
-from turnfold.enums import (
-    BlindPolicy,
-    Format,
-    Kind,
-    TurnOutcome,
-    TurnPhase,
-)
+from turnfold.enums import BlindPolicy, Format, Kind, TurnOutcome, TurnPhase
 from turnfold.errors import (
     AlreadyRepliedError,
     InvalidInputError,

@@ -23,12 +23,7 @@ from turnfold._log.ids import ENTRY, outbound_key
 from turnfold.api.client import PATIENCE_S
 from turnfold.api.commands import Commands
 from turnfold.api.deliveries import ARCHIVE, Delivery, Queue, read_queue
-from turnfold.errors import (
-    InvalidInputError,
-    MissingBodyError,
-    OwnedError,
-    UsageError,
-)
+from turnfold.errors import InvalidInputError, MissingBodyError, OwnedError, UsageError
 from turnfold.logs import lines
 from turnfold.messages import check_function, check_kind, unreadable
 from turnfold.ports.store import Body, BodyRef, Store, Wanted

@@ -36,14 +36,7 @@ from turnfold.messages import (
     check_why,
     items,
 )
-from turnfold.ports.store import (
-    Keeping,
-    Listing,
-    Store,
-    Summary,
-    Wanted,
-    summary_pages,
-)
+from turnfold.ports.store import Keeping, Listing, Store, Summary, Wanted, summary_pages
 
 _LOG = lines()
 BATCH = 50  # turns with their entries, in one commit

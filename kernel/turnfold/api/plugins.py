@@ -392,8 +392,7 @@ class Namespace:
         """All values that can be read, the oldest first."""
         now = self._shared.clock.wall_now()
         rows, durable = self._do(
-            lambda store: store.rows(self.space, now),
-            lambda memory: memory.rows(now),
+            lambda store: store.rows(self.space, now), lambda memory: memory.rows(now)
         )
         items = [self._read(row, durable) for row in rows]
         return [item for item in items if isinstance(item, Item)]

@@ -344,9 +344,7 @@ class Shards:
     ) -> Mapping[str, Any]:
         """Each shard prunes its own streams. Returns the sum."""
         done = await self._apart(
-            names,
-            self._of_first,
-            lambda part, mine: part.prune_these(mine, dict(wish)),
+            names, self._of_first, lambda part, mine: part.prune_these(mine, dict(wish))
         )
         whole = Pruning()
         for more in done.values():

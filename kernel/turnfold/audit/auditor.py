@@ -19,26 +19,12 @@ from contextlib import contextmanager
 from itertools import pairwise
 from typing import NamedTuple
 
-from turnfold._log.canonical import (
-    BLANK,
-    Head,
-    Record,
-    hash_of,
-    hashes_of,
-    head_after,
-)
+from turnfold._log.canonical import BLANK, Head, Record, hash_of, hashes_of, head_after
 from turnfold._log.codec import decode
 from turnfold._log.events import Event, Pruned
 from turnfold._log.ids import TURN, gates_of
 from turnfold._state.entry import Entry
-from turnfold._state.fold import (
-    STORE,
-    UNFOLDABLE,
-    Gate,
-    State,
-    StoreState,
-    fold,
-)
+from turnfold._state.fold import STORE, UNFOLDABLE, Gate, State, StoreState, fold
 from turnfold._state.turn import Turn
 from turnfold.audit.facts import Facts
 from turnfold.audit.findings import Findings, Report, Rule

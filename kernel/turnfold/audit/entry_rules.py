@@ -327,8 +327,7 @@ def _not_delivered(
         _proven(event.failure, _RETRIES, say)
         if died and before.phase is Phase.DISPATCHED:
             say(
-                Rule.NO_DOUBLE,
-                "its sender died on the wire, yet it is called not sent",
+                Rule.NO_DOUBLE, "its sender died on the wire, yet it is called not sent"
             )
 
 

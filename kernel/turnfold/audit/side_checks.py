@@ -22,13 +22,7 @@ from attrs import define, field
 
 from turnfold._log import events as t
 from turnfold._log import outbox_events as o
-from turnfold._log.bodies import (
-    PAYLOADS,
-    body_ref,
-    contents_in,
-    digests_of,
-    place_of,
-)
+from turnfold._log.bodies import PAYLOADS, body_ref, contents_in, digests_of, place_of
 from turnfold._log.canonical import Record
 from turnfold._log.events import Event
 from turnfold._state.fold import State, fold, summarize

@@ -16,21 +16,10 @@ from turnfold._state.entry_fold import advance as advance_entry
 from turnfold._state.fold import PERSON, Gate, State, advance, family
 from turnfold._state.turn import Turn
 from turnfold._state.turn import advance as advance_turn
-from turnfold.audit.entry_rules import (
-    Say,
-    Worker,
-    by_worker,
-    check_entry,
-    check_queued,
-)
+from turnfold.audit.entry_rules import Say, Worker, by_worker, check_entry, check_queued
 from turnfold.audit.findings import Findings, Rule
 from turnfold.audit.joint import Find, Joint
-from turnfold.enums import (
-    CLOSED,
-    Phase,
-    TurnOutcome,
-    TurnPhase,
-)
+from turnfold.enums import CLOSED, Phase, TurnOutcome, TurnPhase
 
 _WAITING = (TurnPhase.ACCEPTED, TurnPhase.RUNNING)
 

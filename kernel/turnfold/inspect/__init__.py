@@ -16,11 +16,7 @@ from typing import TypeGuard
 
 from attrs import evolve
 
-from turnfold._decide.unit_of_work import (
-    ChannelFacts,
-    Context,
-    Fence,
-)
+from turnfold._decide.unit_of_work import ChannelFacts, Context, Fence
 from turnfold._log.ids import ENTRY, TURN, inbound_key
 from turnfold._state import fold
 from turnfold._state.entry import Entry

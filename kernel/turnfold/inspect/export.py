@@ -18,14 +18,7 @@ from turnfold._log.bodies import PAYLOADS, contents_in, digests_of, place_of
 from turnfold._log.canonical import Record
 from turnfold._log.codec import decode
 from turnfold.errors import CorruptLogError, InvalidInputError
-from turnfold.ports.store import (
-    Body,
-    BodyRef,
-    Store,
-    Wanted,
-    record_pages,
-    tombstone,
-)
+from turnfold.ports.store import Body, BodyRef, Store, Wanted, record_pages, tombstone
 from turnfold.visible import shown_json
 
 _PRUNED = {"hash", "position", "pruned"}

@@ -18,13 +18,7 @@ from turnfold._state.fold import STORE, Gate, StoreState, restore
 from turnfold.clock import Clock
 from turnfold.enums import CLOSED, Phase, TurnPhase
 from turnfold.errors import CorruptLogError, InvalidInputError
-from turnfold.inspect.lookup import (
-    INBOX,
-    Filter,
-    ReadModel,
-    listing_of,
-    row_of,
-)
+from turnfold.inspect.lookup import INBOX, Filter, ReadModel, listing_of, row_of
 from turnfold.inspect.places import accounts, route_of_lane
 from turnfold.inspect.times import seen_at, to_come
 from turnfold.inspect.views import (

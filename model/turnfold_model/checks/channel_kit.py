@@ -19,12 +19,7 @@ from turnfold._decide.plan import default_plan
 from turnfold._runtime.calls import CallResult, end_of
 from turnfold._runtime.channel import AttachedChannel
 from turnfold.enums import DeliveryClass, Kind
-from turnfold.messages import (
-    File,
-    Payload,
-    Route,
-    Text,
-)
+from turnfold.messages import File, Payload, Route, Text
 from turnfold.ports.channel import (
     Attempt,
     Outcome,

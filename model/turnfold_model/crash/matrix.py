@@ -40,11 +40,7 @@ SMALL: Final = (
     Scenario(name="lookup-two-faults", classes=_L, crashes=0, faults=2),
     Scenario(name="lookup-blurred", classes=_L, faults=2, fates=("late", "blurred")),
     Scenario(
-        name="keyed-editable",
-        classes=_KE,
-        window_ms=10_000,
-        down_ms=6_000,
-        faults=1,
+        name="keyed-editable", classes=_KE, window_ms=10_000, down_ms=6_000, faults=1
     ),
     Scenario(name="editable", classes=_E, parts=2, crashes=1),
     Scenario(name="editable-twice", classes=_E, crashes=2),

@@ -12,11 +12,7 @@ from typing import Any
 from attrs import evolve
 
 from turnfold._decide import rules
-from turnfold._decide.unit_of_work import (
-    Context,
-    Fence,
-    UnitOfWork,
-)
+from turnfold._decide.unit_of_work import Context, Fence, UnitOfWork
 from turnfold._log.bodies import fetch_payload
 from turnfold._log.ids import part_key, reply_entry
 from turnfold._log.outbox_events import Attempted, Dispatched

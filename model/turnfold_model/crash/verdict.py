@@ -10,21 +10,10 @@ from attrs import frozen
 from turnfold._log.codec import decode
 from turnfold._log.events import NAMES, Event
 from turnfold._state.entry import Entry
-from turnfold._state.fold import (
-    State,
-    apply,
-    family,
-    summarize,
-)
+from turnfold._state.fold import State, apply, family, summarize
 from turnfold._state.turn import Turn
 from turnfold.audit import audit_store
-from turnfold.enums import (
-    FailureClass,
-    Kind,
-    PartEnd,
-    Phase,
-    TurnPhase,
-)
+from turnfold.enums import FailureClass, Kind, PartEnd, Phase, TurnPhase
 from turnfold.errors import CorruptLogError, TurnfoldError
 from turnfold.ports.store import Record, Store, now
 from turnfold_model.crash.world import World

@@ -12,13 +12,7 @@ from attrs import frozen
 
 from turnfold.api.handle import TurnHandle
 from turnfold.api.kernel import Kernel
-from turnfold.enums import (
-    DeliveryClass,
-    Flush,
-    Kind,
-    PartAct,
-    Status,
-)
+from turnfold.enums import DeliveryClass, Flush, Kind, PartAct, Status
 from turnfold.inbound import Inbound
 from turnfold.messages import File, Route, Text
 from turnfold.ports.channel import (

@@ -99,12 +99,7 @@ def _redriven() -> list[Config]:
     """An answer that is sent again, stopped, and sent again."""
     return [
         Config(
-            name=f"{cls}-redriven",
-            cls=cls,
-            turns=True,
-            crashes=1,
-            faults=3,
-            hands=4,
+            name=f"{cls}-redriven", cls=cls, turns=True, crashes=1, faults=3, hands=4
         )
         for cls in ("keyed", "blind")
     ]
@@ -212,12 +207,7 @@ def _editable() -> list[Config]:
             hands=1,
         ),
         Config(
-            name="live-lanes",
-            cls="editable",
-            live=True,
-            columns=2,
-            crashes=1,
-            faults=1,
+            name="live-lanes", cls="editable", live=True, columns=2, crashes=1, faults=1
         ),
     ]
 
@@ -233,7 +223,7 @@ def _second_class() -> list[Config]:
             crashes=1,
             faults=2,
             hands=1,
-        ),
+        )
     ]
 
 

@@ -10,14 +10,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Final
 
-from turnfold_model.reference.kinds import (
-    Record,
-    need,
-    one_of,
-    texts,
-    whole,
-    words,
-)
+from turnfold_model.reference.kinds import Record, need, one_of, texts, whole, words
 from turnfold_model.reference.parts import (
     current,
     freed,

@@ -12,12 +12,7 @@ from typing import Any
 from attrs import evolve
 
 from turnfold._decide import turns
-from turnfold._runtime.programs import (
-    Append,
-    CallHandler,
-    Program,
-    RunEnd,
-)
+from turnfold._runtime.programs import Append, CallHandler, Program, RunEnd
 from turnfold._state.entry import Entry
 from turnfold._state.fold import family
 from turnfold._state.turn import Turn

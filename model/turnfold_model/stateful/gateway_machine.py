@@ -27,12 +27,7 @@ from hypothesis.stateful import (
 from turnfold._decide import gates, operator, outcomes
 from turnfold._state.entry import Entry
 from turnfold._state.turn import Turn
-from turnfold.enums import (
-    AbortReason,
-    BlindPolicy,
-    DeliveryClass,
-    TurnPhase,
-)
+from turnfold.enums import AbortReason, BlindPolicy, DeliveryClass, TurnPhase
 from turnfold.ports.channel import Accepted, Receipt
 from turnfold_model.crash import scripts
 from turnfold_model.crash.scenario import HOUR, Scenario
@@ -286,10 +281,7 @@ class GatewayMachine(RuleBasedStateMachine):
                 )
             case _:
                 self._operate(
-                    pick,
-                    ("delivered", "failed", "aborted"),
-                    operator.redact,
-                    by="test",
+                    pick, ("delivered", "failed", "aborted"), operator.redact, by="test"
                 )
 
     @rule(pick=_pick, verdict=st.sampled_from(["not_sent", "resend", "give_up"]))

@@ -19,13 +19,7 @@ from attrs import define, field, frozen
 
 from turnfold._log.codec import decode
 from turnfold._log.events import NAMES
-from turnfold._runtime.programs import (
-    Append,
-    Effect,
-    Look,
-    TakeUp,
-    Wait,
-)
+from turnfold._runtime.programs import Append, Effect, Look, TakeUp, Wait
 from turnfold.ports.store import Command, Posted, Refused, Store, Stored, Write
 
 

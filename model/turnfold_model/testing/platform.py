@@ -14,13 +14,7 @@ from attrs import define, evolve, field, frozen
 
 from turnfold.audit import Acceptance
 from turnfold.enums import DeliveryClass, FailureClass, PartAct
-from turnfold.messages import (
-    File,
-    Native,
-    Payload,
-    Route,
-    Text,
-)
+from turnfold.messages import File, Native, Payload, Route, Text
 from turnfold.ports.channel import (
     KINDS,
     Absent,

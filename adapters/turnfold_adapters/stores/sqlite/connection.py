@@ -243,9 +243,7 @@ T = TypeVar("T")
 S = TypeVar("S", bound=_HasPath)
 
 
-def typed(
-    method: Callable[Concatenate[S, P], T],
-) -> Callable[Concatenate[S, P], T]:
+def typed(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], T]:
     """Translates errors of the database into errors of the port, for reading
     methods."""
 

@@ -25,10 +25,7 @@ from turnfold_adapters.stores import cipher
 from turnfold_adapters.stores.private import make_private
 from turnfold_adapters.stores.sqlite import schema
 from turnfold_adapters.stores.sqlite.connection import typed_error
-from turnfold_adapters.stores.sqlite.files import (
-    BodyFolder,
-    sync_folder,
-)
+from turnfold_adapters.stores.sqlite.files import BodyFolder, sync_folder
 
 _LOG = lines()
 _PAGES = 2_000  # per step

@@ -237,10 +237,7 @@ def _split(
     low, high = span
     first = min(-(-low // _SIZE), edge // _SIZE)
     last = max(first, min(high, edge) // _SIZE)
-    closed = [
-        (low, min(high, first * _SIZE)),
-        (max(low, last * _SIZE), high),
-    ]
+    closed = [(low, min(high, first * _SIZE)), (max(low, last * _SIZE), high)]
     if want.open is not False:
         yield _counted(want, by, low, high, tests=("s.open = 1",))
     if want.open is not True:

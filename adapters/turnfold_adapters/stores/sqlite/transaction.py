@@ -13,15 +13,7 @@ from operator import itemgetter
 from typing import Any
 
 from turnfold.errors import InvalidInputError
-from turnfold.ports.store import (
-    Body,
-    BodyRef,
-    Head,
-    Prune,
-    Record,
-    Summary,
-    Write,
-)
+from turnfold.ports.store import Body, BodyRef, Head, Prune, Record, Summary, Write
 from turnfold_adapters.stores.checking import (
     KEPT_ANSWERS,
     NUMBER_LIMIT,

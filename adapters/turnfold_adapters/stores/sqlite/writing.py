@@ -31,19 +31,11 @@ from turnfold.errors import (
 from turnfold.logs import lines
 from turnfold.messages import LARGE
 from turnfold.ports.store import Command, Posted, Refused, Stored, Summary, Write
-from turnfold_adapters.stores.checking import (
-    check_projection,
-    check_summary,
-    no_stream,
-)
+from turnfold_adapters.stores.checking import check_projection, check_summary, no_stream
 from turnfold_adapters.stores.ownership import Claim
 from turnfold_adapters.stores.packing import packed
 from turnfold_adapters.stores.sqlite import digest, keys, pruning
-from turnfold_adapters.stores.sqlite.connection import (
-    problem_of,
-    rollback,
-    typed_error,
-)
+from turnfold_adapters.stores.sqlite.connection import problem_of, rollback, typed_error
 from turnfold_adapters.stores.sqlite.files import (
     INLINE_MAX,
     BodyFolder,
@@ -88,10 +80,7 @@ _CLEAR = """
           FROM log GROUP BY stream) AS whole
     WHERE whole.stream = stream.id
 """
-_REFUSED_VALUE = (
-    apsw.SQLITE_CONSTRAINT_DATATYPE,
-    apsw.SQLITE_CONSTRAINT_NOTNULL,
-)
+_REFUSED_VALUE = (apsw.SQLITE_CONSTRAINT_DATATYPE, apsw.SQLITE_CONSTRAINT_NOTNULL)
 
 
 class WouldWaitError(Exception):
