@@ -157,8 +157,12 @@ class Host:
         return store
 
     def _watch(self, link: Link) -> None:
-        link.kind = self._kind
-        made = link._made  # noqa: SLF001
+        made, prepare = link._made, link._prepare  # noqa: SLF001
+
+        async def prepared(connection: asyncpg.Connection) -> None:
+            """Its first statement is the next one."""
+            connection.__class__ = self._kind
+            await prepare(connection)
 
         async def noted() -> asyncpg.Connection:
             """Also one that a stopped host never gets must be ended."""
@@ -172,6 +176,7 @@ class Host:
             return connection
 
         link._made = watched  # type: ignore[method-assign]  # noqa: SLF001
+        link._prepare = prepared  # type: ignore[method-assign]  # noqa: SLF001
 
     def begin(self, work: Coroutine[Any, Any, Any]) -> None:
         self._main = self.loop.create_task(work)

@@ -227,9 +227,6 @@ class Link:
         self._way = way or Way(place.hosts, place.address)
         self._way.add(self)
         self._turn = 0  # of the way, when the connection was made
-        self.kind: type[asyncpg.Connection] = (
-            asyncpg.Connection
-        )  # a check of the model watches its statements
         self._lock = asyncio.Lock()
         self._connection: asyncpg.Connection | None = None
         self._read_only = False
@@ -303,7 +300,6 @@ class Link:
                 timeout=_CONNECT_S,
                 command_timeout=_ANSWER_S,
                 statement_cache_size=_STATEMENTS,
-                connection_class=self.kind,
                 server_settings=self._settings(),
             )
             await self._prepare(connection)
