@@ -13,7 +13,8 @@ from tests.contract.test_restored import (
 )
 
 from turnfold.api.kernel import Kernel
-from turnfold.enums import Phase
+from turnfold.enums import Phase, Reason
+from turnfold.inspect.lookup import Filter
 from turnfold.notices import DEFAULTS
 from turnfold_model.testing.gateway import Gateway, entry, inbound, spin
 from turnfold_model.testing.platform import PlatformChannel, hang
@@ -46,6 +47,31 @@ async def test_a_hold_that_was_told_in_the_lost_history_is_not_told_again(
     notice = f"{turn.replace('turn:', 'entry:')}.notice.interrupted-1"
     assert entry(kernel, notice).phase is Phase.PARKED
     assert "doubted" in [e.kind.partition(".")[2] for e in await _told(kernel, notice)]
+
+
+@pytest.mark.case("W14", "B19")
+async def test_such_a_notice_waits_for_nobody_once_its_answer_is_known_to_be_there(
+    play: Gateway, backups: Backups
+) -> None:
+    """Sent by a person's hand it would say that the answer may be missing."""
+    play.handler = _answers
+    play.platform.plays(hang())
+    turn = await _until_copy(play, backups, _asked)
+    play.platform._script.clear()
+    await _lost(play, backups)
+    kernel = await play.start()
+    await spin()
+    name = turn.replace("turn:", "entry:")
+    notice = f"{name}.notice.interrupted-1"
+    assert entry(kernel, notice).phase is Phase.PARKED
+    await kernel.resolve(f"{name}.final", "delivered", by="ann")
+    assert await kernel.settled(turn) == "replied"
+    view = await kernel.inspect.show(notice)
+    assert view.reason == Reason.OUTCOME_UNKNOWN
+    kinds = [e.kind.partition(".")[2] for e in await _told(kernel, notice)]
+    assert kinds[-2:] == ["failed_terminal", "acknowledged"]
+    assert not await kernel.inspect.list(Filter(person=True))
+    assert play.platform.contents.count(INTERRUPTED) == 1
 
 
 async def _told(kernel: Kernel, name: str) -> Any:

@@ -238,6 +238,20 @@ def _withdraw_notices(
             draft.emit(told.stream, o.Aborted(reason=reason))
 
 
+def _no_more_notices(draft: UnitOfWork, turn: Turn) -> None:
+    """The answer arrived after all. A notice about it whose own outcome is unknown ends
+    as that: sent again it would be wrong, so no person has to decide about it."""
+    _withdraw_notices(draft, turn)
+    for told in list(draft.entries(turn.stream)):
+        if told.kind is Kind.NOTICE and told.phase is Phase.PARKED:
+            draft.emit(told.stream, o.FailedTerminal(reason=Reason.OUTCOME_UNKNOWN))
+            why = draft.text(told.stream, _ARRIVED)
+            draft.emit(told.stream, o.Acknowledged(by=_KERNEL, why=why))
+
+
+_KERNEL, _ARRIVED = "turnfold", "the answer that it is about arrived"
+
+
 def _new_notice(
     draft: UnitOfWork, turn: Turn, cause: str, *, counted: bool
 ) -> str | None:
@@ -285,7 +299,7 @@ def conclude(draft: UnitOfWork, stream: str) -> None:
         case _:
             draft.emit(stream, t.Completed(outcome=outcome))
             if any(e.yielded for e in finals):  # one of them may have been parked
-                _withdraw_notices(draft, turn)
+                _no_more_notices(draft, turn)
 
 
 def _stop_the_rest(draft: UnitOfWork, turn: Turn, reason: AbortReason) -> None:
@@ -354,7 +368,7 @@ def amend(draft: UnitOfWork, turn: Turn, stream: str) -> None:
     draft.emit(turn.stream, t.Amended(outcome=outcome, entry=stream))
     entry = draft.entry(stream)
     if outcome is TurnOutcome.REPLIED:
-        _withdraw_notices(draft, turn)
+        _no_more_notices(draft, turn)
     elif entry.bounced:
         _queue_notice(draft, turn, "undeliverable", [entry])
 
