@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import ssl
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from functools import lru_cache
@@ -34,6 +35,7 @@ from turnfold_adapters.stores.postgres.hosts import (
     parts_of,
     several,
 )
+from turnfold_adapters.stores.postgres.options import check_connection, of_service
 from turnfold_adapters.stores.postgres.primary import Way
 
 MAX_SHARDS = 256
@@ -84,6 +86,10 @@ _NO_ACCESS = {
     "28000": "check the user, and what the server's pg_hba.conf asks for (TLS: sslmode)",
     "42501": "use another role, or let the owner of the tables grant this right",
 }
+_UNKNOWN_SERVER = (
+    "check `sslrootcert`, and with sslmode=verify-full that the certificate has the name"
+    " that the address has"
+)
 _NO_TLS = "rejected SSL upgrade"  # asyncpg gives it no class
 # Limits that an administrator sets for all sessions would cut commits off in the middle,
 # and end connections that wait for rings. The client has its own limit (`_ANSWER_S`).
@@ -136,6 +142,9 @@ class Place:
         given = parts_of(url)
         parts = urlsplit(f"postgresql://{given.rest}")
         pairs = dict(parse_qsl(parts.query, keep_blank_values=True))
+        named = bool(given.hosts or pairs.get("host"))
+        pairs = {**of_service(pairs, hosts=named), **pairs}
+        check_connection(pairs)
         check_role(pairs)
         hosts = several(given.hosts, pairs)
         schema = pairs.pop("schema", "turnfold")
@@ -366,6 +375,8 @@ class Link:
 def _unconnected(exc: Exception, address: str) -> StoreError:
     """The error of the port for a connection that could not be made."""
     state, problem = getattr(exc, "sqlstate", None), _said(exc)
+    if isinstance(exc, ssl.SSLCertVerificationError):
+        return NoAccessError(path=address, problem=problem, advice=_UNKNOWN_SERVER)
     if "startup parameter" in problem or state in _POOLED:
         return UnsafeStoreError(path=address, problem=_POOLER)
     if state in _NO_ACCESS:
