@@ -10,7 +10,8 @@ import pytest
 
 from turnfold import Kernel, Native, Settings
 from turnfold._decide.busy import QUEUE
-from turnfold._decide.inbox import accept_command
+from turnfold._decide.inbox import accept_command, receipt_command
+from turnfold._decide.unit_of_work import AttemptRef
 from turnfold.enums import (
     AbortReason,
     Kind,
@@ -20,6 +21,7 @@ from turnfold.enums import (
     TurnPhase,
 )
 from turnfold.errors import NotFoundError, RequestedError, RuleBrokenError
+from turnfold.ports.channel import Receipt
 from turnfold.ports.store import Command, Refused, Store, Stored, Wanted, Write
 from turnfold_model.testing.faulty_adapters import FaultyStore
 from turnfold_model.testing.gateway import (
@@ -463,6 +465,19 @@ async def test_a_worker_that_lost_the_store_applies_its_commands_without_rights(
     await kernel.settled(posted.entry_id, 5_000)
     await kernel.settled(asked.turn_id, 5_000)
     assert sorted(lone.platform.contents) == ["before", "posted", "re: hello"]
+
+
+async def test_a_receipt_of_an_entry_that_was_lost_leaves_the_inbox(
+    gateway: Gateway,
+) -> None:
+    """A failover lost the entry, and the host that had sent it posts what the platform
+    answered. Each later worker would tell of it as of a command that it cannot do."""
+    kernel = await gateway.start()
+    attempt = AttemptRef(entry="entry:lost", part=0, number=1, lane="t/default/1/")
+    await kernel.store.post([receipt_command(attempt, Receipt(ids=("m1",)))])
+    await driver_of(kernel).intake.read()
+    assert not peek(kernel).inbox()
+    assert kernel.is_well()
 
 
 @pytest.mark.parametrize("ticks", [0, 1, 2, 3, 5, 8])

@@ -106,6 +106,20 @@ async def test_a_worker_goes_on_after_the_answer_to_its_new_token_is_lost(
     assert not await played(postgres, "lookup-in-doubt", {"next"}, *hows)
 
 
+async def test_a_host_appends_nothing_to_a_log_that_lacks_its_head(
+    postgres: Postgres,
+) -> None:
+    scene = "lookup-goes-back-1"
+    assert not await played(postgres, scene, {"commit"}, How.BACK_IDLE)
+
+
+async def test_a_host_writes_nothing_after_its_take_was_lost(
+    postgres: Postgres,
+) -> None:
+    scene = "lookup-goes-back-1-takes-over"
+    assert not await played(postgres, scene, {"take"}, How.BACK_BESIDE)
+
+
 def test_a_stop_that_is_not_reached_is_told(theatre: Theatre) -> None:
     stop = Stop("commit", 1_000, How.BEFORE)
     assert theatre.play(named("lookup-alone"), stop).missed

@@ -423,8 +423,11 @@ def _abort_lane(draft: UnitOfWork, command: Command, data: Any) -> Any:
 
 
 def _receipt(draft: UnitOfWork, command: Command, value: Any) -> None:
-    """A success that reached a process after it had lost the store: evidence."""
+    """A success that reached a process after it had lost the store: evidence. Where a
+    failover lost the entry, too, it proves nothing, and is taken out."""
     data = read(value, ReceiptData)
+    if draft.find_entry(command.stream) is None:
+        return
     outcome = Accepted(receipt=Receipt(ids=data.ids, thread=data.thread))
     settle(draft, command.stream, data.part, data.attempt, outcome, data.act)
 

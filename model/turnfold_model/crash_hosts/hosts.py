@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from enum import Enum
 from functools import partial
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, Protocol
 
 import asyncpg
 from attrs import frozen
@@ -41,10 +41,15 @@ class How(Enum):
     CUT_BEFORE = "loses the connection before it"
     CUT_AFTER = "loses the connection before its answer"
     CUT_LATE = "loses the connection, and it runs later"
+    BACK_BEFORE = "the server goes back before it"
+    BACK_AFTER = "the server goes back before its answer"
+    BACK_IDLE = "the server goes back after its answer"
+    BACK_BESIDE = "the server goes back after its answer, and another host begins"
 
 
 DEATHS: Final = (How.BEFORE, How.AFTER, How.LATE)
 SLEEPS: Final = (How.PAUSED, How.SILENT)
+BACKS: Final = (How.BACK_BEFORE, How.BACK_AFTER, How.BACK_IDLE, How.BACK_BESIDE)
 
 # The first words that stand in a statement name it; the order matters.
 _NAMES: Final = {
@@ -63,8 +68,9 @@ _NAMES: Final = {
     "pg_notify": "ring",
     "LISTEN": "listen",
     "DELETE FROM answer": "trim",
+    "pg_control_system": "history",
 }
-READS: Final = frozenset({"read", "listen", "setup"})
+READS: Final = frozenset({"read", "listen", "setup", "history"})
 # After these a statement of a lost connection is still under way.
 _LEAVES_LATE: Final = READS | {"connect", "ring", "send", "edit"}
 
@@ -80,6 +86,16 @@ class Stop:
     name: str
     nth: int
     how: How
+
+
+class Failover(Protocol):
+    """A server that fails over while a host runs (`failover.Standby`)."""
+
+    async def wrote(self, name: str) -> None:
+        """A statement of this name was stored."""
+
+    async def promoted(self) -> None:
+        """From now on the standby is the server."""
 
 
 class Watched(asyncpg.Connection):
@@ -137,11 +153,18 @@ class Host:
         self.hidden: set[asyncpg.Connection] = set()
         self.late: tuple[asyncpg.Connection, Callable[[], Awaitable[Any]]] | None = None
         self.landed = 0  # statements that came late, and ran
+        self.standby: Failover | None = None
+        self.timeline = ""  # of the server that was promoted
         self._made: list[asyncpg.Connection] = []
         self._standing = False
         self._goes_on = asyncio.Event()
         self._lands = asyncio.Event()
         self._main: asyncio.Task[Any] | None = None
+
+    @property
+    def excused(self) -> bool:
+        """May it lose its place?"""
+        return self.woke or (self.standby is not None and bool(self.timeline))
 
     # --- for the director ----------------------------------------------------------------
 
@@ -167,7 +190,7 @@ class Host:
         async def noted() -> asyncpg.Connection:
             """Also one that a stopped host never gets must be ended."""
             connection = await made()
-            self._made.append(connection)
+            self.keep(connection)
             self.backends.add(connection.get_server_pid())
             return connection
 
@@ -177,6 +200,10 @@ class Host:
 
         link._made = watched  # type: ignore[method-assign]  # noqa: SLF001
         link._prepare = prepared  # type: ignore[method-assign]  # noqa: SLF001
+
+    def keep(self, connection: asyncpg.Connection) -> None:
+        """End it with this host."""
+        self._made.append(connection)
 
     def begin(self, work: Coroutine[Any, Any, Any]) -> None:
         self._main = self.loop.create_task(work)
@@ -267,7 +294,10 @@ class Host:
             return await self.answered(call)
         if name == "register":
             self.lives.add(str(args[0]))
-        return await self.asked(name, call, connection)
+        answer = await self.asked(name, call, connection)
+        if name == "history" and self.timeline:
+            return f"{answer.partition('/')[0]}/{self.timeline}"
+        return answer
 
     async def asked(
         self,
@@ -284,8 +314,11 @@ class Host:
             return await self._stopped(how, call, connection)
         if stop and not self.stopped and self._is_at(stop, name):
             self.stopped = True
+            if stop.how in BACKS:
+                return await self._goes_back(stop, call)
             return await self._stopped(stop.how, call, connection)
         answer = await self.answered(call)
+        await self._wrote(name)
         if name == self.hold:
             self.hold = ""
             self.stand()
@@ -331,6 +364,25 @@ class Host:
         await self._gate()
         answer = await self.answered(call)  # only one that was paused comes here
         await self._gate()
+        return answer
+
+    async def _wrote(self, name: str) -> None:
+        if self.standby is not None:
+            await self.answered(partial(self.standby.wrote, name))
+
+    async def _goes_back(self, stop: Stop, call: Callable[[], Awaitable[Any]]) -> Any:
+        """The server fails over, and with it go all connections."""
+        assert self.standby is not None  # noqa: S101  the play has one
+        answer = None
+        if stop.how is not How.BACK_BEFORE:
+            answer = await self.answered(call)
+            await self._wrote(stop.name)
+        await self.answered(self.standby.promoted)
+        if stop.how is How.BACK_BESIDE:
+            self.stand()
+        await self._gate()
+        if stop.how in (How.BACK_BEFORE, How.BACK_AFTER):
+            raise asyncpg.ConnectionDoesNotExistError("the server failed over")
         return answer
 
     async def _cut(

@@ -13,6 +13,7 @@ from attrs import frozen
 from turnfold.enums import DeliveryClass
 from turnfold_adapters.stores.postgres import PostgresStore
 from turnfold_model.crash_hosts import scenes, witness
+from turnfold_model.crash_hosts.failover import Standby
 from turnfold_model.crash_hosts.hosts import DEATHS, SLEEPS, Host, How, Stop
 from turnfold_model.crash_hosts.scenes import MAX_PAUSE_MS, TERMS, Scene, Stage
 from turnfold_model.testing.platform import Platform
@@ -127,11 +128,14 @@ class _Play:
         self._hosts = [self._judge]
         self._broken: list[str] = []
         self.host = self._made(stop, stage.scene.cut)
+        if stage.scene.lag is not None:
+            Standby(stage, self.host, self._hosts, stage.scene.lag)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._judge.timeline = ""
         for host in self._hosts[1:]:
             host.end()
 
@@ -167,6 +171,8 @@ class _Play:
             return True
         elif self._how in SLEEPS:
             self._sleeps()
+        else:
+            self._goes_on_beside()
         self._takes_over()
         return host.stopped
 
@@ -209,6 +215,15 @@ class _Play:
         host.die()
         self._prove(host, "gone")
 
+    def _goes_on_beside(self) -> None:
+        """The server went back, and another host begins where this one worked."""
+        self._judge.loop.now_s = self.host.loop.now_s
+        self._judge.begin(self._works(stands=True))
+        self._judge.run()
+        self.host.go_on(self._judge.loop.now_s)
+        self.host.run()
+        self._prove(self.host, self._proof)
+
     def _prove(self, host: Host, how: str) -> None:
         self._proven |= dict.fromkeys(host.lives, how)
         self._say(how, host)
@@ -250,5 +265,7 @@ class _Play:
     def _verdict(self) -> list[str]:
         backends = {pid: host.lives for host in self._hosts for pid in host.backends}
         mine = (self._stage, self._root, self._admin)
-        work = witness.broken(*mine, self._proven, backends, self._how)
+        work = witness.broken(
+            *mine, self._proven, backends, self._how, self.host.backends
+        )
         return list(self._judges(work))

@@ -17,7 +17,7 @@ from turnfold.errors import FateUnknownError, StoreError, TurnfoldError, UsageEr
 from turnfold.inbound import Inbound
 from turnfold.messages import Route
 from turnfold.ports.channel import Attempt, Part, Receipt
-from turnfold.ports.store import Head, Refused, Stored, Write
+from turnfold.ports.store import Head, Owner, Refused, Stored, Write
 from turnfold_adapters.stores.postgres import PostgresStore, reads
 from turnfold_model.crash_hosts.hosts import Host, Stop
 from turnfold_model.kill9.child import SETTINGS
@@ -38,20 +38,25 @@ _STANDS_BY_S = 2.0
 class Scene:
     """`client`: the host under search only posts, beside a worker that lives. `before`:
     where an earlier host has died, which the one under search takes over from. `cut`:
-    where the one under search has lost a connection already."""
+    where the one under search has lost a connection already. `lag`: how many of the last
+    writes of the one under search a failover loses; None: there is none."""
 
     name: str
     delivery: DeliveryClass
     client: bool = False
     before: Stop | None = None
     cut: Stop | None = None
+    lag: int | None = None
 
 
 @define(eq=False)
 class Stage:
     """One play. `acked`: what a caller was told is taken in. `stored` and `never`: the
     heads that a host was told are stored, and those that it was told are not.
-    `woke`: requests of a host that slept too long, after it woke up."""
+    `woke`: requests of a host that slept too long, after it woke up. After a failover:
+    `lost` has the heads that went with it, `end` is where the log ends, `noted` the last
+    note of the triggers before it, `of_lost` the keys of messages that a lost log may have
+    announced, `anew` the token under which the host under search began once more."""
 
     scene: Scene
     address: str
@@ -62,6 +67,20 @@ class Stage:
     stored: list[Head] = field(factory=list)
     never: list[Head] = field(factory=list)
     woke: int = 0
+    lost: list[Head] = field(factory=list)
+    noted: int | None = None
+    end: int = 0
+    of_lost: set[str] = field(factory=set)
+    anew: int | None = None
+
+    def goes_back(self, position: int, noted: int) -> None:
+        """The log ends at this position again. What a caller was told may be lost, so
+        it tries everything again."""
+        self.lost = [head for head in self.stored if head.position > position]
+        self.stored = [head for head in self.stored if head.position <= position]
+        self.acked.clear()
+        self.end, self.noted = position, noted
+        self.of_lost = {message.key for message in self.platform.messages}
 
     @property
     def wanted(self) -> Sequence[str]:
@@ -88,6 +107,8 @@ class HostChannel(PlatformChannel):
 
     async def _requested(self, call: Any, *args: Any) -> Any:
         self._stage.woke += self._host.woke
+        if self._host.excused:  # its server had announced it
+            self._stage.of_lost.add(args[-2])
         return await call(*args)
 
 
@@ -95,11 +116,13 @@ def tap(part: PostgresStore, stage: Stage, host: Host) -> None:
     """Note what the store tells its kernel about each commit. After a commit of unknown
     fate and a new token the log says which it was, for ever: only then the statement of
     a lost connection runs."""
-    commit, reopen = part.commit, part.reopen
+    commit, reopen, ownership = part.commit, part.reopen, part.ownership()
+    take = ownership.take
     doubtful: list[Head] = []
 
     async def tapped(writes: Sequence[Write]) -> Sequence[Stored | Refused]:
         heads = [head_after(w.base, w.records) for w in writes if w.records]
+        noted = stage.noted
         try:
             answers = await commit(writes)
         except (StoreError, UsageError) as exc:
@@ -107,8 +130,12 @@ def tap(part: PostgresStore, stage: Stage, host: Host) -> None:
             (doubtful if unknown else stage.never).extend(heads)
             raise
         for head, answer in zip(heads, answers, strict=False):
-            told = stage.stored if isinstance(answer, Stored) else stage.never
-            told.append(head)
+            if not isinstance(answer, Stored):
+                stage.never.append(head)
+            elif noted == stage.noted or head.position <= stage.end:
+                stage.stored.append(head)
+            else:  # the server that has it is gone
+                stage.lost.append(head)
         return answers
 
     async def reopened() -> None:
@@ -119,7 +146,14 @@ def tap(part: PostgresStore, stage: Stage, host: Host) -> None:
             (stage.stored if is_there else stage.never).append(head)
         await host.land_cut()
 
+    async def taken() -> Owner | None:
+        owner = await take()
+        if owner is not None and host.excused and stage.anew is None:
+            _, stage.anew = ownership.seat or ("", 0)
+        return owner
+
     part.commit = tapped  # type: ignore[method-assign]
+    ownership.take = taken  # type: ignore[method-assign]
     part.reopen = reopened  # type: ignore[method-assign]
 
 
@@ -154,7 +188,7 @@ async def lives(stage: Stage, host: Host) -> None:
             await rests(kernel, host)
             await asyncio.sleep(_RENEWED_S)
     except TurnfoldError:
-        if not host.woke:
+        if not host.excused:
             raise
     finally:
         await kernel.close()
@@ -190,13 +224,18 @@ async def talk(stage: Stage, kernel: Kernel) -> None:
     again, also at the next host."""
     message, note = f"{stage.name}m", f"{stage.name}n"
     inbound = Inbound("t", conversation="1", message_id=message)
-    if message not in stage.acked:
-        await _insists(partial(kernel.accept, inbound))
-        stage.acked.add(message)
-    if note not in stage.acked:
-        to = Route(channel="t", conversation="4")
-        await _insists(partial(kernel.enqueue, to, f"note {note}", key=note))
-        stage.acked.add(note)
+    await _acked(stage, message, partial(kernel.accept, inbound))
+    to = Route(channel="t", conversation="4")
+    await _acked(stage, note, partial(kernel.enqueue, to, f"note {note}", key=note))
+
+
+async def _acked(stage: Stage, name: str, call: Any) -> None:
+    """An answer that came from a server which is gone tells nothing of the new one."""
+    if name not in stage.acked:
+        noted = stage.noted
+        await _insists(call)
+        if noted == stage.noted:
+            stage.acked.add(name)
 
 
 async def _insists(call: Any) -> Any:
@@ -217,11 +256,11 @@ async def until_working(kernel: Kernel) -> None:
 
 
 async def rests(kernel: Kernel, host: Host) -> None:
-    """Wait until nothing is left to do. A host that woke up too late waits for
-    nothing."""
+    """Wait until nothing is left to do. A host that woke up too late, or whose log is
+    lost, waits for nothing."""
     async with asyncio.timeout(_PATIENCE_S):
         while not await _rests(kernel):
-            if host.woke and not kernel.working:
+            if host.excused and not kernel.working:
                 return
             await asyncio.sleep(_POLL_S)
 
@@ -232,4 +271,6 @@ async def _rests(kernel: Kernel) -> bool:
         loaded = await kernel.store._reading(reads.load)  # type: ignore[attr-defined]  # noqa: SLF001  it is a PostgresStore
     except StoreError:
         return False
-    return kernel.working and not waits and at_rest(loaded.open)
+    moving = [row for row in loaded.open if not row.person]
+    rested = at_rest(loaded.open) or at_rest(moving)
+    return kernel.working and not waits and rested

@@ -10,7 +10,8 @@ from typing import Final
 from attrs import define, field, frozen
 
 from turnfold.enums import DeliveryClass
-from turnfold_model.crash_hosts.hosts import READS, How, Stop
+from turnfold_model.crash_hosts.failover import WRITES
+from turnfold_model.crash_hosts.hosts import BACKS, READS, How, Stop
 from turnfold_model.crash_hosts.play import PROOFS, Theatre
 from turnfold_model.crash_hosts.scenes import Scene
 
@@ -23,6 +24,8 @@ def _on_the_wire(of: DeliveryClass) -> Stop:
 
 _IN_DOUBT: Final = Stop("commit", 3, How.CUT_AFTER)
 _CLASSES: Final = tuple(DeliveryClass)
+# How many of the last writes a failover loses; 0: the standby was synchronous.
+_LAGS: Final = {DeliveryClass.LOOKUP: (0, 1, 3), DeliveryClass.BLIND: (1,)}
 SCENES: Final = (
     *(Scene(f"{of}-alone", of) for of in _CLASSES),
     *(Scene(f"{of}-takes-over", of, before=_on_the_wire(of)) for of in _CLASSES),
@@ -31,6 +34,12 @@ SCENES: Final = (
     *(
         Scene(f"lookup-{name}-unanswered", DeliveryClass.LOOKUP, cut=Stop(name, 1, how))
         for name, how in {"register": How.CUT_AFTER, "take": How.CUT_AFTER}.items()
+    ),
+    *(
+        Scene(f"{of}-goes-back-{lag}{name}", of, before=before, lag=lag)
+        for of, lags in _LAGS.items()
+        for name, before in {"": None, "-takes-over": _on_the_wire(of)}.items()
+        for lag in lags
     ),
 )
 _WIRE: Final = frozenset({"send", "edit"})
@@ -73,13 +82,23 @@ def named(name: str) -> Scene:
 
 def hows(scene: Scene, name: str) -> Sequence[How]:
     """What can happen to a host at a statement of this name."""
+    if scene.lag is not None:
+        return _backs(name)
     if name in _LINES:
         return _AT_A_LINE
     if name in READS:
         return _AT_A_READ
-    ways = _AT_THE_WIRE if name in _WIRE else tuple(How)
+    ways = _AT_THE_WIRE if name in _WIRE else [how for how in How if how not in BACKS]
     # A client has no lease.
     return [way for way in ways if not (scene.client and way is How.SILENT)]
+
+
+def _backs(name: str) -> Sequence[How]:
+    """A server that goes back is found by the next statement, so it makes no difference
+    how a question before that ends."""
+    if name in WRITES:
+        return BACKS
+    return (How.BACK_IDLE, How.BACK_BESIDE) if name in _WIRE else ()
 
 
 def stops(scene: Scene, counts: dict[str, int]) -> Iterator[Stop]:
