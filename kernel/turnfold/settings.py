@@ -55,7 +55,8 @@ class Settings:
       more
     - `backoff_base_ms` (1,000): the first wait after a failure; it doubles
     - `backoff_cap_ms` (900,000): the longest such wait
-    - `probe_ms` (10,000): not connected: wait before one message tries again
+    - `probe_ms` (10,000): not connected: wait before one message tries again; longer
+      for an account that has failed for long
     - `auth_probe_ms` (600,000): a refused token: wait before one message tries again
     - `rate_limit_ms` (5,000): a rate limit that names no time
     - `yield_retryable` (False): a head of a lane that waits for a retry lets others pass

@@ -188,13 +188,14 @@ async def test_the_log_has_one_gate_event_for_each_refusal(lone: Gateway) -> Non
 class Outage:
     """A platform that is down until it is up again."""
 
-    def __init__(self) -> None:
+    def __init__(self, failure: FailureClass = PASSES) -> None:
+        self.failure = failure
         self.down, self.refused, self.texts = True, 0, list[str]()
 
     async def send(self, part: Any, key: str, attempt: Any) -> Accepted | Rejected:
         if self.down:
             self.refused += 1
-            return Rejected(failure=PASSES, detail="503")
+            return Rejected(failure=self.failure, detail="503")
         self.texts.append(part.payload.text)
         return Accepted(receipt=Receipt(ids=(key,)))
 
@@ -208,11 +209,36 @@ async def test_an_outage_of_two_hours_loses_nothing() -> None:
     for _ in range(120):
         await lone.advance(60_000)
     outage.down = False
-    await lone.advance(10_000)
+    await lone.advance(60_000)
     for name in names:
         await kernel.settled(name, 1_000)
     assert sorted(outage.texts, key=int) == [str(n) for n in range(50)]
     assert outage.refused <= 50 + 120  # all at once, and then one each time
+    await lone.end()
+
+
+@pytest.mark.case("S03", "D14")
+@pytest.mark.parametrize("failure", [PASSES, OFFLINE])
+async def test_an_account_that_fails_for_hours_is_tried_more_rarely(
+    failure: FailureClass,
+) -> None:
+    """Each probe costs some events of the log, for as long as the account fails."""
+    outage = Outage(failure)
+    lone = Gateway(channels={("t", "default"): outage})
+    kernel = await lone.start()
+    names = [(await kernel.enqueue(route(f"c{n}"), f"{n}")).entry_id for n in range(5)]
+    probes = []
+    for _ in range(4):
+        before = outage.refused
+        for _ in range(360):
+            await lone.advance(10_000)
+        probes.append(outage.refused - before)
+    assert probes[0] >= 100, "soon after it began it is tried often"
+    assert probes[-1] <= 360 / 7, "and a seventh as often in the end"
+    outage.down = False
+    await lone.advance(120_000)
+    for name in names:
+        await kernel.settled(name, 1_000)
     await lone.end()
 
 
@@ -377,7 +403,7 @@ async def _asked_for_two_hours(channel: Silent) -> tuple[Kernel, list[str]]:
     assert {entry(kernel, name).phase for name in names} == {Phase.IN_DOUBT}
     assert {entry(kernel, name).asks for name in names} == {0}
     channel.up = True
-    for _ in range(3):
+    for _ in range(12):  # after two hours the probes are 70 s apart
         await lone.advance(10_000)
     assert {entry(kernel, name).phase for name in names} == {Phase.DELIVERED}
     await lone.end()
@@ -412,7 +438,7 @@ async def test_the_figures_of_an_account_that_is_offline_and_of_one_that_is_down
     """`python -m turnfold_model flow` plays two hours."""
     report = await outages.figures(30, 600_000)
     assert outages.well(report)
-    assert report["offline_probes"] == report["offline_intervals"]
+    assert 40 < report["offline_probes"] <= report["offline_intervals"]
 
 
 # --- many lanes behind a gate that opens again ---

@@ -44,6 +44,7 @@ def breaks(draft: UnitOfWork, entry: Entry) -> bool:
     return True
 
 
+_PATIENT = 30  # refused probes, before the next are made more rarely
 _DOUBLINGS = 16  # of the wait between two probes, at most
 _GUESSED_MS = 1_000  # the first wait of an account whose limit is a guess
 _NO_PLACE = "is neither channel/account nor channel/account/conversation"
@@ -99,11 +100,20 @@ def _wait(draft: UnitOfWork, lane: str, outcome: Rejected) -> int:
     elif outcome.failure is FailureClass.AUTH:
         wait = settings.auth_probe_ms
     elif outcome.failure is FailureClass.TRANSIENT:
-        wait = min(_growing(draft, lane), settings.probe_ms)
+        wait = _rarer(draft, lane, min(_growing(draft, lane), settings.probe_ms))
     else:
-        wait = settings.probe_ms
+        wait = _rarer(draft, lane, settings.probe_ms)
     # A deferred part spends no budget, so it must not be tried again without a pause.
     return max(wait, _SHORTEST_MS)
+
+
+def _rarer(draft: UnitOfWork, lane: str, wait: int) -> int:
+    """An account that has failed for hours is tried more rarely: after each thirty
+    refused probes by one wait more. Each probe costs some events of the log."""
+    flow = draft.context.flow
+    refused = 0 if flow is None else flow.refused(lane)
+    more = wait * (1 + refused // _PATIENT)
+    return max(wait, min(more, draft.settings.auth_probe_ms))
 
 
 def _growing(draft: UnitOfWork, lane: str) -> int:

@@ -14,6 +14,7 @@ from turnfold_model.testing.gateway import Gateway, spin
 
 _STEP_MS: Final = Settings().probe_ms
 _INTERVALS: Final = 60  # of the account that is not connected
+_AFTER: Final = 12  # intervals: after two hours the probes are 70 s apart
 
 
 @define
@@ -69,7 +70,7 @@ async def _outage(lanes: int, outage_ms: int) -> Mapping[str, Any]:
 
 async def _played(platform: _Platform, lanes: int, down_ms: int) -> tuple[int, int]:
     """How many calls were refused at once, before any had an answer, and how many
-    messages were not there three intervals after the platform was up."""
+    messages were not there two minutes after the platform was up."""
     gateway = Gateway(channels={("t", "default"): platform})
     kernel = await gateway.start()
     for n in range(lanes):
@@ -79,7 +80,7 @@ async def _played(platform: _Platform, lanes: int, down_ms: int) -> tuple[int, i
     for _ in range(down_ms // _STEP_MS):
         await gateway.advance(_STEP_MS)
     platform.up = True
-    for _ in range(3):
+    for _ in range(_AFTER):
         await gateway.advance(_STEP_MS)
     await gateway.end()
     return first, lanes - len(set(platform.texts))
