@@ -15,7 +15,8 @@ from attrs import frozen
 
 from turnfold._decide import rules
 from turnfold._decide.missing import all_of
-from turnfold._decide.unit_of_work import UnitOfWork, View
+from turnfold._decide.unit_of_work import UnitOfWork
+from turnfold._decide.view import View
 from turnfold._log import events as t
 from turnfold._log import outbox_events as o
 from turnfold._log.canonical import Record, pruned_digest

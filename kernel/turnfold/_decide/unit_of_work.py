@@ -6,18 +6,19 @@ the others anew. State that is not in memory raises NotLoaded: the committer fet
 and decides all of them anew.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from heapq import merge
 from itertools import chain
 from operator import attrgetter
-from typing import Any, Protocol, TypeVar, cast, overload
+from typing import Any, TypeVar, cast, overload
 
 from attrs import frozen
 from msgspec import Struct, field
 
 from turnfold._decide.missing import all_of
 from turnfold._decide.pacing import Flow
+from turnfold._decide.view import View
 from turnfold._log.bodies import body_ref, checked, place_of
 from turnfold._log.codec import encode, record_of
 from turnfold._log.events import Event, WorkerStarted
@@ -58,77 +59,6 @@ from turnfold.settings import Settings
 
 T = TypeVar("T")
 _PLACE = attrgetter("place")
-
-
-class View(Protocol):
-    """Folded state, ready to be read. State that is not in memory raises NotLoaded."""
-
-    @property
-    def position(self) -> int: ...
-
-    def state(self, stream: str) -> State | None: ...
-
-    def lookup(self, key: str) -> str | None:
-        """The stream that a dedupe key belongs to."""
-
-    @property
-    def gated(self) -> bool:
-        """Is any gate closed? Every attempt asks this first; mostly none is."""
-
-    def holding(self, gate: str) -> Gate | None:
-        """A gate, if it is closed (its time may be over)."""
-
-    def closed_gates(self) -> Sequence[Gate]:
-        """All gates that are closed (the time of some may be over)."""
-
-    def lane(self, lane: str) -> Iterator[Entry]:
-        """The open entries of a lane, in the order of their queueing."""
-
-    def turn_lane(self, lane: str) -> Iterator[str]:
-        """The accepted and running turns of a lane, in order."""
-
-    def open_streams(self) -> Sequence[str]:
-        """Every entry that is open and every turn that is not answered yet."""
-
-    @property
-    def left_under_way(self) -> Sequence[str]:
-        """The turns and entries that were running or being sent when this process took
-        the store."""
-
-    @property
-    def suspected(self) -> bool:
-        """Is any turn or entry suspect of a death? Mostly none is."""
-
-    def running(self) -> Collection[str]:
-        """The turns that run. Not in proportion to what this commit has touched: a
-        commit of many messages asks for each."""
-
-    def flying(self) -> Collection[str]:
-        """The entries that are on their way, if any is suspect."""
-
-    def entries_of(self, turn: str) -> Sequence[str]:
-        """All entries of a turn, closed ones too, in order."""
-
-    def lacks(self, turn: str, entry: str) -> bool:
-        """Is it known, without a read, that a turn has no such entry?"""
-
-    def stored(self, place: BodyRef) -> Body | None:
-        """A body beside the log, or None if it is not there."""
-
-    def history(self, stream: str) -> Sequence[Event]:
-        """All events of a stream."""
-
-    def records(self, stream: str) -> Sequence[Record]:
-        """All records of a stream."""
-
-    @property
-    def open_count(self) -> int: ...
-
-    def open_of(self, account: str) -> int:
-        """How many entries of an account are open. `account`: the name of its gate."""
-
-    def turns_waiting(self, lane: str) -> int:
-        """How many turns of a lane have no answer yet."""
 
 
 @frozen(kw_only=True)
@@ -196,42 +126,50 @@ class AttemptRef(Struct, frozen=True):
 Emitted = tuple[str, Event]  # stream and event
 
 
-class UnitOfWork:
+class UnitOfWork(Struct, eq=False):
     """See the module. All decisions of one commit share one."""
 
-    def __init__(self, below: View, context: Context) -> None:
-        self.below, self.context = below, context
-        self.now = context.now
+    below: View
+    context: Context
+    emitted: list[Emitted] = []
+    bodies: list[Body] = []
+    erased: list[BodyRef] = []
+    keys: dict[str, str] = {}
+    touched: dict[str, State] = {}
+    done: list[str] = []  # commands that leave the inbox
+    answers: list[Answer] = []
+    prune: Prune | None = None
+    attempts: list[AttemptRef] = []  # handed out when the commit is durable
+    made: int = 0  # grows with everything that a decision makes
+    hears: bool = False  # a command of the inbox is decided: nothing is attempted
+    fence_lost: bool = False  # a later worker has written: we are none now (INV-5)
+    now: int = 0  # this and the next four are those of the context
+    wall: int = 0
+    sure_from: int = 0
+    behind: int = 0
+    settings: Settings = Settings()
+    _items: dict[str, list[bytes]] = {}  # events as stored, by stream
+    _places: dict[str, int] = {}  # the position of the record of a stream
+    _numbers: dict[str, int] = {}  # the next body of a stream
+    _base: int = 0
+    _born: list[str] = []
+    _lanes: dict[str, list[str]] = {}
+    _turn_lanes: dict[str, list[str]] = {}
+    _absent: set[str] = set()
+    _placed: set[str] = set()  # lanes in which a notice is not the last entry
+    _running: set[str] = set()  # turns that ran in here
+    _flying: set[str] = set()  # entries that were on their way in here
+    _gated: bool = False  # a gate was moved in here
+    _suspected: bool = False  # a death was counted in here
+    _store: StoreState | None = None
+
+    def __post_init__(self) -> None:
+        context, below = self.context, self.below
+        self.now, self.settings = context.now, context.settings
         self.wall = context.now if context.wall is None else context.wall
         self.sure_from = context.sure_from
         self.behind = 0 if context.unlived is None else context.unlived[1]
-        self.settings = context.settings
-        self.emitted: list[Emitted] = []
-        self.bodies: list[Body] = []
-        self.erased: list[BodyRef] = []
-        self.keys: dict[str, str] = {}
-        self.touched: dict[str, State] = {}
-        self.done: list[str] = []  # commands that leave the inbox
-        self.answers: list[Answer] = []
-        self.prune: Prune | None = None
-        self.made = 0  # grows with everything that a decision makes
-        self.hears = False  # a command of the inbox is decided: nothing is attempted
-        self._items: dict[str, list[bytes]] = {}  # events as stored, by stream
-        self._places: dict[str, int] = {}  # the position of the record of a stream
-        self._numbers: dict[str, int] = {}  # the next body of a stream
-        self.attempts: list[AttemptRef] = []  # handed out when the commit is durable
         self._base = below.position
-        self._born: list[str] = []
-        self._lanes: dict[str, list[str]] = {}
-        self._turn_lanes: dict[str, list[str]] = {}
-        self._absent: set[str] = set()
-        self._placed: set[str] = set()  # lanes in which a notice is not the last entry
-        self._running: set[str] = set()  # turns that ran in here
-        self._flying: set[str] = set()  # entries that were on their way in here
-        self._gated = False  # a gate was moved in here
-        self._suspected = False  # a death was counted in here
-        self.fence_lost = False  # a later worker has written: we are none now (INV-5)
-        self._store: StoreState | None = None
         self._learn_worker(below.state(STORE))
 
     # --- reading ---
