@@ -5,7 +5,8 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from attrs import define, evolve, field
+from attrs import define, field
+from msgspec.structs import replace
 
 from turnfold import Accepted, FailureClass, GateScope, Kernel, Receipt, Rejected
 from turnfold._runtime.limits import TOGETHER_MS, Limits
@@ -183,7 +184,7 @@ def _entry(name: str, attempt: int = 1) -> Entry:
         body=("d",),
         expires_at=1_000,
     )
-    return evolve(entry, attempt=attempt)
+    return replace(entry, attempt=attempt)
 
 
 def test_a_decision_that_is_made_again_gets_the_same_answer() -> None:
