@@ -38,7 +38,9 @@ def _not_said(error: BaseException) -> None:
     try:
         sys.stderr.write("turnfold: a line could not be logged:\n")
         traceback.print_exception(error, file=sys.stderr)
-    except Exception:  # noqa: BLE001, S110  nothing is left that could be told
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # noqa: BLE001, S110  nothing is left that could be told
         pass
 
 

@@ -18,6 +18,7 @@ from tests.contract.test_foreign_code import (
     FAST,
     HANGS,
     KINDS,
+    LATE,
     QUIET,
     Good,
     inbound,
@@ -27,17 +28,26 @@ from tests.contract.test_foreign_code import (
     until,
 )
 
-from turnfold import FailureClass, Settings
+from turnfold import Clock, FailureClass, Inbound, Route, Settings, Unreadable
 from turnfold.api.kernel import Kernel
 from turnfold.audit import audit_store
 from turnfold.enums import DeliveryClass, PartAct
 from turnfold.ports.channel import Capabilities, PartClass, Rejected, Unknown
+from turnfold_adapters.channels.webhook_reception import Reception
 from turnfold_adapters.stores.memory import MemoryDisk, MemoryStore
 from turnfold_model.testing.gateway import NoJitter
 
 __all__ = ["short"]  # a fixture
 EDITABLE = Capabilities(parts={"text": PartClass(classes=(DeliveryClass.EDITABLE,))})
-LATER = ("edit", "placeholder", "retract", "step", "parked hook")
+HOOKS = {  # the place -> how its hook is registered
+    "parked hook": "on_parked",
+    "held hook": "on_held",
+    "dead hook": "on_dead",
+    "bounced hook": "on_bounced",
+    "stalled hook": "on_stalled",
+    "restored hook": "on_restored",
+}
+LATER = ("edit", "placeholder", "retract", "step", *HOOKS)
 PLACES = (*LATER, "words", "lane", "stranger's lane", "portal")
 
 
@@ -85,7 +95,8 @@ class Bad(Good):
 def _kernel(store: MemoryStore, bad: Bad) -> Kernel:
     place = bad.place
     words = {"undeliverable": bad.now} if place == "words" else {}
-    kernel = Kernel(store, settings=_settings(words), entropy=NoJitter())
+    clock = Clock(synchronised=lambda: True)  # so that the age of a message is known
+    kernel = Kernel(store, settings=_settings(words), entropy=NoJitter(), clock=clock)
     kernel.attach("bad", bad, on_unknown="hold")
     kernel.attach("good", Good(), on_unknown="hold")
 
@@ -95,8 +106,8 @@ def _kernel(store: MemoryStore, bad: Bad) -> Kernel:
             await turn.step("a", bad.later)
         return "x"
 
-    if place == "parked hook":
-        kernel.hooks.on_parked(bad.later)
+    if place in HOOKS:
+        getattr(kernel.hooks, HOOKS[place])(bad.later)
     if place == "lane":
         kernel.source("bad", _updates, lane=partial(_lane, bad))
     if place == "stranger's lane":
@@ -106,7 +117,7 @@ def _kernel(store: MemoryStore, bad: Bad) -> Kernel:
 
 def _settings(words: Any) -> Settings:
     facts = {name: getattr(FAST, name) for name in _SHORT}
-    return Settings(**facts, notices=words)
+    return Settings(**facts, notices=words, max_turn_age_ms=60_000, old_turns="ask")  # type: ignore[arg-type]  # the word of the enum
 
 
 _SHORT = ("backoff_base_ms", "backoff_cap_ms", "max_failures", "max_runs")
@@ -133,7 +144,27 @@ def _call(kernel: Kernel, bad: Bad, ended: threading.Event) -> None:
     ended.set()
 
 
+async def _news(kernel: Kernel, place: str) -> None:
+    """Bring the news that the hook hears."""
+    if place == "held hook":
+        old = Inbound("bad", conversation="7", message_id="1", sent_at=1)
+        await kernel.accept(old)
+    if place == "restored hook":
+        await kernel.declare_restored(by="me")
+    if place == "dead hook":
+        await kernel.accept(Unreadable("bad", raw=b"{", error="no JSON"))
+    if place in ("bounced hook", "stalled hook"):
+        sent = await kernel.enqueue(Route(channel="bad", conversation="8"), "x")
+        assert await kernel.settled(sent.entry_id, 3_000) == "delivered"
+        if place == "bounced hook":
+            await kernel.bounced(sent.entry_id)
+            return
+        found = await kernel.look(lambda draft: draft.entry(sent.entry_id))
+        kernel.hooks.tell_stalled(found, "a test says so")
+
+
 async def _met(kernel: Kernel, bad: Bad) -> None:
+    await _news(kernel, bad.place)
     if bad.place == "portal":
         ended = threading.Event()
         threading.Thread(target=_call, args=(kernel, bad, ended)).start()
@@ -170,7 +201,7 @@ def _tells(kernel: Kernel, place: str, kind: str) -> None:
     bugs = health["foreign_bugs"]
     if place == "words" and kind in ERRORS:
         assert bugs["notices"]
-    if place == "parked hook" and kind in ERRORS:
+    if place in HOOKS and kind in ERRORS:
         assert bugs["hooks"]
     if place == "edit" and kind in ERRORS and kind not in ("OSError", "TimeoutError"):
         assert bugs["bad/default"]
@@ -202,3 +233,58 @@ async def test_no_kind_of_misbehaviour_in_the_other_places_stops_a_gateway(
             fate = await _one(place, kind)
         print(f"{place:15} {kind:22} {fate}")  # noqa: T201  the table, shown by -s
     assert set(QUIET) <= set(KINDS)
+
+
+# What a parser gives in place of a message, and what the sender is told.
+_NO_MESSAGE = dict.fromkeys(QUIET, 200)
+_CTRL_C = ("KeyboardInterrupt",)
+_BODY = b'{"conversation": "1"}'
+
+
+@pytest.mark.case("U06", "H03")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("place", ["parse", "async parse", "check", "accept"])
+async def test_no_kind_of_misbehaviour_of_a_webhook_is_told_as_a_message(
+    place: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its sender must send it again, and the process must live on."""
+    for kind in KINDS:
+        if kind in (*HANGS, *_CTRL_C, "cancels itself"):
+            continue
+        if place != "parse" and kind == "a coroutine":
+            continue  # nobody awaited it, and Python says so
+        caplog.clear()
+        answer = await _posted(place, kind)
+        expected = _NO_MESSAGE.get(kind, 500) if "parse" in place else 500
+        if place == "accept" and kind in ("CancelledError", "error of turnfold"):
+            expected = 503
+        if kind in ERRORS or "parse" in place:
+            assert answer.status == expected, (place, kind)
+        if answer.status == 500 and kind != "hidden causes":  # no logger can show it
+            assert any(r.exc_info for r in caplog.records), (place, kind)
+
+
+async def _posted(place: str, kind: str) -> Any:
+    async def late(*_: Any) -> Any:
+        return await later(kind)
+
+    def at_once(*_: Any) -> Any:
+        return now(kind)
+
+    async def takes(_: Any) -> Any:
+        return await later(kind) if place == "accept" else None
+
+    parse = {"parse": at_once, "async parse": late}.get(place)
+    check = late if place == "check" else None
+    LATE.clear()  # of other tests
+    reception = Reception(takes, channel="t", account="a", check=check, parse=parse)
+    body = _BODY if place != "accept" else b'{"conversation": "1", "message_id": "2"}'
+    answer = await asyncio.create_task(reception.answer("POST", {}, body))
+    for late_one in LATE:  # a warning about its end belongs to this test
+        if isinstance(late_one, threading.Thread):
+            late_one.join()
+    await asyncio.gather(
+        *[one for one in LATE if isinstance(one, asyncio.Task)], return_exceptions=True
+    )
+    LATE.clear()
+    return answer

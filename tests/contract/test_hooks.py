@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from turnfold import FailureClass, Kernel
+from turnfold import FailureClass, InvalidInputError, Kernel
 from turnfold._state.fold import Cursor
 from turnfold.api import hooks, retelling
 from turnfold.api.retelling import MARK
@@ -175,3 +175,22 @@ async def test_a_hook_may_take_the_state_alone(lone: Gateway) -> None:
     name = await _dead_letter(lone, kernel)
     await spin()
     assert heard == [name]
+
+
+_NO_HOOKS: list[Any] = [5, None, "news", lambda: None, lambda a, b, c: None]
+
+
+@pytest.mark.case("Z02", "Z06")
+@pytest.mark.parametrize(
+    "name",
+    ["terminal", "parked", "bounced", "stalled", "held", "dead", "restored"],
+)
+@pytest.mark.parametrize("hook", _NO_HOOKS, ids=["int", "None", "str", "none", "three"])
+def test_what_no_news_can_be_told_to_is_refused_at_once(name: str, hook: Any) -> None:
+    mine = Kernel("memory:").hooks
+    register = getattr(mine, f"on_{name}")
+    with pytest.raises(InvalidInputError) as caught:
+        register(hook)
+    assert caught.value.field == "hook"
+    for fits in ([].append, print, lambda one: None, lambda one, two: None):
+        assert register(fits) is fits

@@ -23,7 +23,7 @@ class WebhookInbox:
     None any client of the port can write. `channel`, `account`: of these messages.
     `parse(message, headers)`: for senders with another shape; it makes the Inbound from
     the JSON object and the lower-case headers, and raises InvalidInputError for input
-    that it refuses.
+    that it refuses. None: there is no message in it. It may be a coroutine function.
 
     Use it as `async with`, or `start()` and `aclose()`. A sender that hangs up does not
     cancel its `accept`; closing waits `limits.drain_ms` for it.

@@ -19,7 +19,8 @@ A request is one JSON object:
 Channel and account come from the inbox, not from the sender, and a field that is not in
 this list is refused: a misspelt `thread` must not end up in the root of a conversation.
 
-    200  {"turn_id": str, "status": str, "new": bool}
+    200  {"turn_id": str, "status": str, "new": bool}; {"status": "no_message"} if the
+         embedder's `parse` gives None
     400  bad JSON or an invalid message; `field` and `problem` say which and why
     401  no valid Standard Webhooks signature      404, 405  not ours
     408, 413, 431  too slow, too large             500  a bug; logged to turnfold.webhook
@@ -40,13 +41,16 @@ from turnfold.errors import (
     StoreError,
     TurnfoldError,
 )
-from turnfold.inbound import Inbound
+from turnfold.inbound import Inbound, Unreadable
 from turnfold.logs import lines
 from turnfold_adapters.channels.webhook import signer
 from turnfold_adapters.channels.webhook_http import Answer
 
-Accept = Callable[[Inbound], Awaitable[Any]]
-Parse = Callable[[Mapping[str, Any], Mapping[str, str]], Inbound]
+Update = Inbound | Unreadable
+Accept = Callable[[Any], Awaitable[Any]]
+Parse = Callable[
+    [Mapping[str, Any], Mapping[str, str]], Update | Awaitable[Update | None] | None
+]
 Check = Callable[[bytes, Mapping[str, str]], bool | Awaitable[bool]]
 
 RETRY_AFTER_S = 5
@@ -71,6 +75,7 @@ _FIELDS = frozenset(
     }
 )
 _log = lines("turnfold.webhook")
+_NO_MESSAGE = Answer(status=200, content={"status": "no_message"})
 
 
 class Reception:
@@ -82,6 +87,7 @@ class Reception:
     coroutine function. `channel`, `account`: of these messages. `parse(message,
     headers)`: for senders with another shape; it makes the Inbound from the JSON object
     and the lower-case headers, and raises InvalidInputError for input that it refuses.
+    None: there is no message in it. It may be a coroutine function.
     """
 
     @checked
@@ -111,13 +117,26 @@ class Reception:
         try:
             if not await self._is_genuine(headers, body):
                 return refused(401, "signature", "no valid signature")
-            inbound = self._parse(_json_object(body), headers)
+            inbound = await self._read(body, headers)
         except InvalidInputError as exc:
             return refused(400, exc.field, exc.problem)
-        except Exception:  # noqa: BLE001  the embedder's check and parser may raise anything
+        except BaseException as exc:
+            if _is_for_us(exc):
+                raise
             _log.exception("a message to %s could not be read", self._channel)
             return _error(500, "internal")
-        return await self._stored(inbound)
+        return _NO_MESSAGE if inbound is None else await self._stored(inbound)
+
+    async def _read(self, body: bytes, headers: Mapping[str, str]) -> Update | None:
+        """None: the request brings no message. What is no message is a bug of `parse`,
+        and no fault of the sender, who must send it again."""
+        given = self._parse(_json_object(body), headers)
+        if inspect.isawaitable(given):
+            given = await given
+        if given is not None and not isinstance(given, Inbound | Unreadable):
+            msg = f"parse gave {type(given).__name__}, expected Inbound"
+            raise TypeError(msg)
+        return given
 
     async def _is_genuine(self, headers: Mapping[str, str], body: bytes) -> bool:
         if not self._is_signed(headers, body):
@@ -127,7 +146,7 @@ class Reception:
         said = self._check(body, headers)
         return bool(await said if inspect.isawaitable(said) else said)
 
-    async def _stored(self, inbound: Inbound) -> Answer:
+    async def _stored(self, inbound: Update) -> Answer:
         try:
             accepted = await self._accept(inbound)
         except InvalidInputError as exc:
@@ -135,21 +154,17 @@ class Reception:
         except (StoreError, BackPressureError, NotOpenError) as exc:
             _log.warning("%s not accepted: %s", inbound.dedupe_key, exc)
             return _later(exc.code)
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
-                raise  # this task itself is being closed
-            return _later("cancelled")  # accept was, by a kernel that shuts down
-        except Exception as exc:  # noqa: BLE001  no 200 after any error
+        except BaseException as exc:
+            if _is_for_us(exc):
+                raise
+            if isinstance(exc, asyncio.CancelledError):
+                return _later("cancelled")  # accept was, by a kernel that shuts down
             _log.exception("%s not accepted", inbound.dedupe_key)
             return _error(
                 500, exc.code if isinstance(exc, TurnfoldError) else "internal"
             )
-        content = {
-            "turn_id": _text(getattr(accepted, "turn_id", None)),
-            "status": _text(getattr(accepted, "status", None)),
-            "new": getattr(accepted, "new", None),
-        }
+        names = ("turn_id", "status", "new")
+        content = {name: _fact(accepted, name) for name in names}
         return Answer(status=200, content=content)
 
     def _is_signed(self, headers: Mapping[str, str], body: bytes) -> bool:
@@ -190,6 +205,15 @@ class Reception:
             body=_body(message),
             control=control,
         )
+
+
+def _is_for_us(error: BaseException) -> bool:
+    """Ctrl-C, or this task itself is being closed. Any other end of the embedder's code
+    must not end the server."""
+    if isinstance(error, asyncio.CancelledError):
+        task = asyncio.current_task()
+        return task is None or bool(task.cancelling())
+    return isinstance(error, KeyboardInterrupt)
 
 
 def _needed(message: Mapping[str, Any], name: str) -> Any:
@@ -242,8 +266,15 @@ def _deeper(value: Any, depth: int) -> bool:
     return bool(level)
 
 
-def _text(value: object) -> str | None:
-    return None if value is None else str(value)
+def _fact(accepted: object, name: str) -> str | bool | None:
+    """The message is durable, whatever else an `accept` of the embedder's own gives."""
+    try:
+        value = getattr(accepted, name, None)
+        return value if value is None or type(value) is bool else str(value)
+    except KeyboardInterrupt:
+        raise  # Ctrl-C
+    except BaseException:  # noqa: BLE001  a value of foreign code may raise anything
+        return None
 
 
 def refused(

@@ -21,8 +21,9 @@ from turnfold._state.fold import State
 from turnfold._state.turn import Turn
 from turnfold.api.retelling import FAR, News, Retelling, news_id
 from turnfold.api.telling import AGAIN, say_again
-from turnfold.errors import TurnfoldError
+from turnfold.errors import InvalidInputError, TurnfoldError
 from turnfold.logs import lines
+from turnfold.messages import check_function
 
 _LOG = lines()
 _AGAIN_S = 5.0  # after the log could not be read
@@ -70,23 +71,19 @@ class Hooks:
 
     def on_terminal(self, hook: Hook) -> Hook:
         """An entry ended undelivered."""
-        self.terminal.append(hook)
-        return hook
+        return _added(self.terminal, hook)
 
     def on_parked(self, hook: Hook) -> Hook:
         """An entry waits for a person: its outcome is unknown."""
-        self.parked.append(hook)
-        return hook
+        return _added(self.parked, hook)
 
     def on_bounced(self, hook: Hook) -> Hook:
         """A delivered entry was refused afterwards."""
-        self.bounced.append(hook)
-        return hook
+        return _added(self.bounced, hook)
 
     def on_stalled(self, hook: Hook) -> Hook:
         """The first entry of a lane has not moved for `stall_ms`: called once for it."""
-        self.stalled.append(hook)
-        return hook
+        return _added(self.stalled, hook)
 
     def tell_stalled(self, entry: Entry, cause: str) -> None:
         """The kernel calls this for each stalled lane that it has found."""
@@ -96,19 +93,16 @@ class Hooks:
     def on_held(self, hook: HeldHook) -> HeldHook:
         """A turn waits for a person: it may have been answered before, or it is too
         old."""
-        self.held.append(hook)
-        return hook
+        return _added(self.held, hook)
 
     def on_dead(self, hook: HeldHook) -> HeldHook:
         """An update could not be read, or came with the key of another message. It is
         kept; `retry` runs it."""
-        self.unread.append(hook)
-        return hook
+        return _added(self.unread, hook)
 
     def on_restored(self, hook: RestoredHook) -> RestoredHook:
         """The store was found to be an older copy of itself."""
-        self.restored.append(hook)
-        return hook
+        return _added(self.restored, hook)
 
     def tell(self, commit: Commit, position: int) -> None:
         """The kernel calls this after each commit: news go to the log and to hooks.
@@ -295,13 +289,30 @@ def _news(
     return News(news_id(stream, version), stream, event, state)
 
 
+def _added(hooks: list[Hook], hook: Hook) -> Hook:
+    """A hook that cannot be called would be known as a bug only when news come."""
+    check_function("hook", hook)
+    signature = _signature(hook)
+    if signature is not None and not (_binds(signature, 1) or _binds(signature, 2)):
+        problem = (
+            "it is called with one argument, or with a second one, the id of the news"
+        )
+        raise InvalidInputError(field="hook", problem=problem)
+    hooks.append(hook)
+    return hook
+
+
 def _must_have_two(hook: Hook) -> bool:
     """Does the hook require a second argument, the id of the news?"""
+    signature = _signature(hook)
+    return signature is not None and not _binds(signature, 1) and _binds(signature, 2)
+
+
+def _signature(hook: Hook) -> inspect.Signature | None:
     try:
-        signature = inspect.signature(hook)
+        return inspect.signature(hook)
     except (TypeError, ValueError):  # a builtin without a signature
-        return False
-    return not _binds(signature, 1) and _binds(signature, 2)
+        return None
 
 
 def _binds(signature: inspect.Signature, count: int) -> bool:
