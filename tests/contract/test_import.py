@@ -13,6 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from turnfold import Kernel
+from turnfold.api import client as mailbox
 from turnfold.api import importing
 from turnfold.audit import audit_store
 from turnfold.enums import Phase
@@ -406,7 +407,7 @@ async def test_what_waits_in_the_inbox_is_not_in_the_store_yet(
     await filed.end()
     client = await filed.start(work=False)
     with monkeypatch.context() as slow:
-        slow.setattr(importing, "PATIENCE_S", 0.05)
+        slow.setattr(mailbox, "PATIENCE_S", 0.05)
         slow.setattr(client._mailbox, "_apply_alone", _nobody)
         for _ in range(2):
             done = await client.import_queue(queue)

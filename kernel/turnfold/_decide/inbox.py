@@ -11,7 +11,7 @@ from hashlib import sha256
 from types import MappingProxyType
 from typing import Any
 
-from attrs import asdict, evolve
+from attrs import asdict, evolve, fields
 
 from turnfold._decide import (
     accepting,
@@ -49,35 +49,11 @@ from turnfold.messages import LARGE
 from turnfold.ports.channel import Accepted, Receipt
 from turnfold.ports.store import Command
 
-_INBOUND = (
-    "channel",
-    "account",
-    "conversation",
-    "message_id",
-    "event",
-    "revision",
-    "key",
-    "thread",
-    "sender",
-    "sent_at",
-    "locale",
-    "control",
-    "edits",
+_APART = {"evidence", "own_lane"}  # bytes beside the data, and a name of its own in it
+_INBOUND, _UNREADABLE = (
+    [field.name for field in fields(cls) if field.name not in _APART]
+    for cls in (Inbound, Unreadable)
 )
-
-
-_UNREADABLE = (
-    "channel",
-    "account",
-    "conversation",
-    "message_id",
-    "event",
-    "key",
-    "thread",
-    "error",
-)
-
-
 DECLARE = "declare_restored"  # only a worker can do it: it touches attempts
 
 

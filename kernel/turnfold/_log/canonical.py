@@ -60,15 +60,19 @@ def dumps(value: Any) -> bytes:
 _again = msgspec.json.Encoder(order="sorted").encode
 
 
-def loads(data: bytes, form: Callable[[Any], bytes] = _again) -> Any:
+def loads(
+    data: bytes,
+    form: Callable[[Any], bytes] = _again,
+    decoded: Callable[[str], Any] = _decode,
+) -> Any:
     """Decode bytes, and refuse any that are not the canonical encoding of their value.
-    `form`: another encoding to compare with.
+    `form`: another encoding to compare with. `decoded`: another decoder of JSON.
 
     Encoding again and comparing finds duplicate keys, `-0`, white space, a BOM and
     escaped surrogates, which a decoder accepts.
     """
     try:
-        value = _decode(data.decode("utf-8"))
+        value = decoded(data.decode("utf-8"))
         again = form(value)
     except (ValueError, RecursionError) as exc:
         raise InvalidInputError(field="json", problem=str(exc)) from exc

@@ -16,7 +16,6 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 
 from turnfold._log import canonical
-from turnfold.errors import InvalidInputError
 from turnfold.messages import LARGE
 
 T = TypeVar("T")
@@ -84,14 +83,7 @@ class _Patient(json.JSONDecoder):
 
 def loads(data: bytes) -> Any:
     """The same as `canonical.loads`. Raises InvalidInputError."""
-    try:
-        value = _Patient().decode(data.decode("utf-8"))
-        again = dumps(value)
-    except (ValueError, RecursionError) as exc:
-        raise InvalidInputError(field="json", problem=str(exc)) from exc
-    if again != data:
-        raise InvalidInputError(field="json", problem="not in canonical form")
-    return value
+    return canonical.loads(data, dumps, _Patient().decode)
 
 
 def json_text(data: bytes) -> str:

@@ -145,33 +145,27 @@ class AmendedPart(Fact, frozen=True, kw_only=True):
     dropped: Decoration
 
 
-class PartDelivered(Fact, frozen=True, kw_only=True):
+class _Settled(Fact, frozen=True, kw_only=True):
+    """How a part was settled."""
+
+    part: Integer
+    attempt: Integer
+    receipt: tuple[str, ...] = ()
+    thread: str | None = None
+    deduplicated: bool = False
+    looked_up: bool = False
+    suppressed: str | None = None
+    by: str | None = None
+    why: str | None = None
+
+
+class PartDelivered(_Settled, frozen=True, kw_only=True):
     """A part is settled, by a receipt or suppressed, and the entry is not delivered:
     parts are left, or one was refused or bounced."""
 
-    part: Integer
-    attempt: Integer
-    receipt: tuple[str, ...] = ()
-    thread: str | None = None
-    deduplicated: bool = False
-    looked_up: bool = False
-    suppressed: str | None = None
-    by: str | None = None
-    why: str | None = None
 
-
-class Delivered(Fact, frozen=True, kw_only=True):
+class Delivered(_Settled, frozen=True, kw_only=True):
     """The last part is settled, and with it the entry."""
-
-    part: Integer
-    attempt: Integer
-    receipt: tuple[str, ...] = ()
-    thread: str | None = None
-    deduplicated: bool = False
-    looked_up: bool = False
-    suppressed: str | None = None
-    by: str | None = None
-    why: str | None = None
 
 
 class Deferred(Fact, frozen=True, kw_only=True):

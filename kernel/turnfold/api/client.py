@@ -93,19 +93,6 @@ class Mailbox:
         names = frozenset(streams)
         return await self._store.fetch(Wanted(summaries=names, answers=names))
 
-    async def post_all(self, commands: Sequence[Command]) -> None:
-        """Durable when this returns. A command that was posted before is not posted
-        again."""
-        await self._store.post(commands)
-        self._ring()
-
-    async def answers(self, ids: frozenset[str]) -> dict[str, bytes]:
-        """The answers that exist by now. If no worker lives, this process applies the
-        inbox first."""
-        await self._try_alone()
-        found = (await self._store.fetch(Wanted(answers=ids))).answers
-        return {name: answer.data for name, answer in found.items() if answer}
-
     async def emptied(self) -> bool:
         """Wait until the commands that are in the inbox now are logged; False if some
         are still there after five seconds."""

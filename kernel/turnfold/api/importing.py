@@ -20,17 +20,21 @@ from turnfold._log import outbox_events as o
 from turnfold._log.bodies import contents_in, pack, place_of
 from turnfold._log.codec import decode
 from turnfold._log.ids import ENTRY, outbound_key
-from turnfold.api.client import PATIENCE_S
 from turnfold.api.commands import Commands
 from turnfold.api.deliveries import ARCHIVE, Delivery, Queue, read_queue
-from turnfold.errors import InvalidInputError, MissingBodyError, OwnedError, UsageError
+from turnfold.errors import (
+    InvalidInputError,
+    MissingBodyError,
+    OwnedError,
+    RequestedError,
+    UsageError,
+)
 from turnfold.logs import lines
 from turnfold.messages import check_function, check_kind, unreadable
 from turnfold.ports.store import Body, BodyRef, Store, Wanted
 
 _LOG = lines()
 _BATCH = 50  # an inbox is read 100 commands at a time
-_POLL_S = 0.02
 ORIGIN = "delivery-queue"
 
 
@@ -168,19 +172,15 @@ class Importing(Commands):
         run."""
         at = self._clock.wall_now()
         commands = [inbox.import_command(foreign, at) for _, foreign in made]
-        if not commands:
-            return []
-        await self._mailbox.post_all(commands)
-        ids = frozenset(command.id for command in commands)
-        until = asyncio.get_running_loop().time() + PATIENCE_S
-        answers = await self._mailbox.answers(ids)
-        while len(answers) < len(ids) and asyncio.get_running_loop().time() < until:
-            await asyncio.sleep(_POLL_S)
-            answers = await self._mailbox.answers(ids)
+        try:
+            answers = await self._mailbox.ask_all(commands) if commands else ()
+        except RequestedError:
+            return []  # a look at the store says which of them are there
+        refused = zip(made, answers, strict=True)
         return [
-            left
-            for (one, _), command in zip(made, commands, strict=True)
-            if (left := _refusal(one, answers.get(command.id))) is not None
+            Left(path=one.path, why=str(answer))
+            for (one, _), answer in refused
+            if isinstance(answer, UsageError)
         ]
 
     async def _is_there(
@@ -207,18 +207,6 @@ def begun(queue: Queue) -> Imported:
     left = [Left(path=path, why=why) for path, why in queue.problems]
     left += [Left(path=path, why="no delivery file") for path in queue.others]
     return Imported(folder=queue.folder, found=len(queue.deliveries), left=left)
-
-
-def _refusal(one: Delivery, answer: bytes | None) -> Left | None:
-    """The reason why the owner refused a delivery. None: it was taken in, or there is
-    no answer yet."""
-    if answer is None:
-        return None
-    try:
-        inbox.result_of(answer)
-    except UsageError as exc:
-        return Left(path=one.path, why=str(exc))
-    return None
 
 
 # --- The entries of the store ---

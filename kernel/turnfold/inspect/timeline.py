@@ -29,8 +29,9 @@ Text = Callable[[str | None], str | None]  # digest to free text; None if it is 
 def describe(event: Event, text: Text) -> str:
     """An event in words. `text` fetches the free text behind a digest."""
     words = _entry(event) or _entry_late(event) or _turn(event) or _ledger(event)
-    detail = text(getattr(event, "detail", None) or getattr(event, "why", None))
-    return f"{words}: {detail}" if detail else words
+    said = text(getattr(event, "detail", None) or getattr(event, "why", None))
+    said = said or getattr(event, "note", None)
+    return f"{words}: {said}" if said else words
 
 
 def part(index: int) -> str:
@@ -147,8 +148,7 @@ def _entry_late(event: Event) -> str | None:
         case o.LaneYielded():
             return f"lets later entries pass ({event.reason})"
         case o.Redacted() | t.TurnRedacted():
-            note = f": {event.note}" if event.note else ""
-            return f"bodies erased{by(event.by)}{note}"
+            return f"bodies erased{by(event.by)}"
         case _:
             return None
 
@@ -217,11 +217,9 @@ def _turn_end(event: Event) -> str | None:
 def _ledger(event: Event) -> str:
     match event:
         case t.GateClosed():
-            note = f": {event.note}" if event.note else ""
-            return f"closed ({event.reason}){by(event.by)}{note}"
+            return f"closed ({event.reason}){by(event.by)}"
         case t.GateOpened():
-            note = f": {event.note}" if event.note else ""
-            return f"opened ({event.reason}){by(event.by)}{note}"
+            return f"opened ({event.reason}){by(event.by)}"
         case t.CursorAdvanced():
             return f"moved to {event.cursor}"
         case t.StoreCreated():
@@ -229,17 +227,15 @@ def _ledger(event: Event) -> str:
         case t.WorkerStarted():
             return f"worker {event.owner} began epoch {event.epoch}"
         case t.Restored(by=str()):
-            note = f": {event.note}" if event.note else ""
-            return f"said to be a restored copy{by(event.by)}{note}"
+            return f"said to be a restored copy{by(event.by)}"
         case t.Restored(failover=str(name)):
             return f"the server went on as {name}, which may lack the last commits"
         case t.Restored():
             lost = f"{event.position_seen}, found at {event.position_found}"
             return f"an older copy was put in its place: it had got to {lost}"
         case t.Pruned():
-            note = f": {event.note}" if event.note else ""
             gone = f"{event.streams} streams with {event.events} events were pruned"
-            return f"{gone}{by(event.by)}{note}"
+            return f"{gone}{by(event.by)}"
         case t.PrunedReceipt():
             receipt = ", ".join(event.receipt)
             return f"a late receipt for {event.entry}, which is pruned: {receipt}"
