@@ -107,7 +107,10 @@ class MemorySeats:
         self._cluster, self.looks = cluster, 0
 
     async def enter(self) -> None:
-        self._cluster.hosts.append(self)
+        """Again after a loss, which a test makes by `held` of this object."""
+        self.__dict__.pop("held", None)
+        if self not in self._cluster.hosts:
+            self._cluster.hosts.append(self)
 
     async def leave(self) -> None:
         self._cluster.hosts.remove(self)

@@ -177,7 +177,7 @@ class Worker:
     """`promote(owner)` is called once, when this kernel becomes the worker; `depose()`
     when it has lost that right. `rung(True)` is called at every ring, `rung(False)` at
     every poll. `replaced()` returns why another owner has replaced this one, or None.
-    `position()` shows if appends came."""
+    `position()` shows if appends came. `advice`: what to do after a loss, for the log."""
 
     def __init__(
         self,
@@ -188,8 +188,9 @@ class Worker:
         rung: Callable[[bool], Awaitable[None]],
         replaced: Callable[[], str | None],
         position: Callable[[], int],
+        advice: str,
     ) -> None:
-        self._store, self.upkeep = store, upkeep
+        self._store, self.upkeep, self._advice = store, upkeep, advice
         self._promote, self._depose, self._rung = promote, depose, rung
         self._replaced, self._position = replaced, position
         self.ownership: Ownership = store.ownership()
@@ -283,8 +284,8 @@ class Worker:
                 await self.upkeep.look(now, self._position())
 
     def check_ownership(self) -> bool:
-        """Stop working if another process works on the store, or may do so. Ownership
-        is not taken again: restart the process. `health()["working"]` becomes False."""
+        """Stop working if another process works on the store, or may do so. This kernel
+        takes no ownership again. `health()["working"]` becomes False."""
         if not self.working:
             return False
         why = self._replaced()
@@ -296,7 +297,7 @@ class Worker:
         self.fences_lost += 1
         self._quiet()
         address = self._store.address
-        _LOG.error("no longer the worker of %s: %s; restart it", address, why)
+        _LOG.error("no longer the worker of %s: %s; %s", address, why, self._advice)
         self._depose()
         return False
 

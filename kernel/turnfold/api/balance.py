@@ -17,6 +17,11 @@ _POLL_S = 0.25
 _IDLE = 4  # while nothing happens, one poll of so many asks the store
 _PATIENCE = 4  # looks that find too many seats here before one is handed over
 _BALANCE = "the balance of shards"
+_COMES_BACK = (
+    "time(s) a seat was lost with the lease; this host comes back by itself when their"
+    " sends have ended and the server answers"
+)
+_HANGS = "call(s) of channels from before the loss have not ended; restart the process"
 
 
 class Balance:
@@ -39,6 +44,8 @@ class Balance:
         self._moves: set[asyncio.Task[None]] = set()
         self._task: asyncio.Task[None] | None = None
         self._hosts, self._too_many, self._lost = 1, 0, 0
+        self._before = 0  # `_lost` when this host came back last
+        self._ended: list[ShardKernel] = []  # lost seats, whose last calls may hang
         self._last: Seating | None = None
         self._calm, self._left_out = False, 0  # `_left_out`: polls without a look
         self._failing: dict[
@@ -94,16 +101,28 @@ class Balance:
             "hosts": self._hosts,
             "working": bool(seats),
             "fences_lost": self._fences_lost(),
+            "stood_down": self._stood_down(),
             "moving": sorted(self.moving),
             "failing": dict(self._failing),
             "seats": seats,
         }
 
     def _fences_lost(self) -> int:
-        """How many seats were lost; 1 also for a host without a seat that has lost its
+        """How many seats were lost; one also if a host without a seat has lost its
         lease."""
-        seats = self._lost + sum(seat.fences_lost for seat in self.seats.values())
-        return seats or int(self._task is not None and not self._share.held)
+        lost = self._lost + sum(seat.fences_lost for seat in self.seats.values())
+        bare = lost == self._before and self._task is not None
+        return lost + int(bare and not self._share.held)
+
+    def _stood_down(self) -> str | None:
+        """What became of the last loss, in words; None if this host has come back."""
+        lost = self._fences_lost()
+        if lost == self._before:
+            return None
+        if self._task is None or self._share.held:
+            return f"{lost} {LOST}"
+        hung = sum(kernel.hung for kernel in self._ended)
+        return f"{hung} {_HANGS}" if hung else f"{lost} {_COMES_BACK}"
 
     def _note(self, name: str, error: Exception | None) -> None:
         """Log an error once, and show it in `health` until the next success."""
@@ -153,7 +172,7 @@ class Balance:
         for shard, kernel in [*self.seats.items()]:
             if not kernel.working and shard not in self.moving:
                 self._move(shard, self._give_up(shard))
-        if not self._share.held:
+        if not (self._share.held or await self._comes_back()):
             return
         seating = await self._share.look(self._gates())
         self._hosts = seating.hosts
@@ -169,6 +188,22 @@ class Balance:
             shard = next(iter(self.seats))
             self._move(shard, self._give_up(shard))
         self._calm = self._shows_calm(seating, room)
+
+    async def _comes_back(self) -> bool:
+        """Count as a host again after the lease was over, in a new life. Not before the
+        last calls of the lost seats have ended: the old life is declared dead here, and
+        the next owner of a shard relies on that. Raises StoreError."""
+        self._ended = [kernel for kernel in self._ended if kernel.hung]
+        if self.seats or self.moving or self._ended:
+            return False
+        lost = self._fences_lost()
+        await self._share.enter()
+        if not self._share.held:
+            return False
+        self._lost = self._before = lost
+        text = "%s: this host takes a share of the shards again, in a new life"
+        _LOG.warning(text, self._address)
+        return True
 
     def _shows_calm(self, seating: Seating, room: int) -> bool:
         """Nothing has happened since the last look, nothing waits, and this host has its
@@ -219,13 +254,15 @@ class Balance:
             await kernel.close()
         finally:
             self._lost += kernel.fences_lost
+            if kernel.fences_lost:
+                self._ended.append(kernel)
             del self.seats[shard]
 
 
 def wellness(facts: Mapping[str, Any]) -> Wellness:
     """A judgement of `Shards.facts`."""
-    lost = facts["fences_lost"]
-    reasons = [f"{lost} {LOST}"] if lost else []
+    lost = facts["stood_down"]
+    reasons = [lost] if lost else []
     reasons += [f"{name} fails: {text}" for name, text in facts["failing"].items()]
     waits = reason(facts["unanswered"], COMMAND_MS)
     reasons += [] if waits is None else [waits]

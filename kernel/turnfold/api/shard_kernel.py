@@ -74,6 +74,8 @@ class ShardKernel(StoreKernel):
     """The kernel of one shard on one host. Its channels belong to the host, its ids
     name its shard, and its handles go on working when the seat is handed over."""
 
+    _after_loss = "its host gives the seat back"
+
     def __init__(
         self, host: "Kernel", shards: "Shards", shard: int, store: Store, *, work: bool
     ) -> None:
@@ -165,6 +167,12 @@ class ShardKernel(StoreKernel):
     def fences_lost(self) -> int:
         """1 if this seat was lost, also after it is closed."""
         return self._worker.fences_lost if self._worker else 0
+
+    @property
+    def hung(self) -> int:
+        """Calls of channels that were cut off and have not ended, also after it is
+        closed."""
+        return len(self._driver.sender.hung) if self._driver is not None else 0
 
     def _saw(self, commit: Commit) -> None:
         """A limit of an account is told to the other shards of this host."""

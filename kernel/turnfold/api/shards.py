@@ -385,7 +385,8 @@ class Shards:
         its kernel. `moving`: shards that are taken or handed over just now. `hosts`:
         how many hosts share the shards. `waits_for`: a silent host whose end is not
         known. `failing`: the balance, or a shard that cannot be moved, with the error.
-        `fences_lost`: if not 0, this process must end and start again."""
+        `fences_lost`: how many seats were lost. `stood_down`: what becomes of that; None
+        if this host has come back since."""
         host = self._clients[0].store.facts()
         return {
             "shards": self.count,

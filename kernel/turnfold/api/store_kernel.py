@@ -75,6 +75,8 @@ class StoreKernel(
 ):
     """See `Kernel`, which is this and the link to several shards."""
 
+    _after_loss = "restart it"  # what to do when it is no longer the worker
+
     @checked
     def __init__(
         self,
@@ -245,6 +247,7 @@ class StoreKernel(
             self._rung,
             self._replaced,
             lambda: driver.book.position,
+            self._after_loss,
         )
         self._store, self._driver, self._state = store, driver, "open"
         self._alone = Alone(

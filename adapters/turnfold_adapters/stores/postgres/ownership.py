@@ -142,7 +142,7 @@ class Life:
                 return self.owner
             if self.seated:
                 return None
-            await self._end(connection)
+            await self._end_lost(connection)
         for needed in (self._renewals, self._writes):
             async with needed.used():
                 pass  # bells do not take the last connection of a limit
@@ -196,6 +196,16 @@ class Life:
                 "%s: its lease is not ended, it runs out: %s", self.terms.address, exc
             )
             self._forget()
+
+    async def _end_lost(self, connection: Session) -> None:
+        """End a life whose lease is over. If that fails, the next try ends it: nobody
+        else knows that nothing of it is under way."""
+        owner = self.owner
+        try:
+            await self._end(connection)
+        except BaseException:
+            self.owner = owner
+            raise
 
     async def _end(self, connection: Session) -> None:
         owner = self.owner

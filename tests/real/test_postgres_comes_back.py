@@ -1,0 +1,115 @@
+"""Hosts of shards that have lost their lease, since the server stood still, come back by
+themselves in a new life."""
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+import pytest
+
+from turnfold import Kernel, Route
+from turnfold.enums import DeliveryClass, Status
+from turnfold.errors import DiskError
+from turnfold_adapters.stores.postgres import PostgresStore
+from turnfold_model.testing.gateway import until
+from turnfold_model.testing.platform import Platform, PlatformChannel
+
+from .postgres import Postgres, cut_link
+from .test_postgres_killed import verdicts
+
+LEASE_MS = 1000
+WAITS = f"&lease_ms={LEASE_MS}&max_pause_ms=3600000"  # nobody is taken as dead by time
+
+
+@asynccontextmanager
+async def locked(postgres: Postgres, table: str) -> AsyncIterator[None]:
+    """A person's transaction has locked a table."""
+    made = await asyncpg.connect(postgres.address().partition("&")[0])
+    try:
+        async with made.transaction():
+            await made.execute(f"LOCK TABLE {table}")
+            yield
+    finally:
+        await made.close()
+
+
+def host(address: str, platform: Platform) -> Kernel:
+    kernel = Kernel(address)
+    channel = PlatformChannel(platform, DeliveryClass.LOOKUP, settle_ms=0)
+    kernel.attach("t", channel, on_unknown="hold")
+    return kernel
+
+
+def lost(kernel: Kernel) -> bool:
+    return kernel.health()["stood_down"] is not None
+
+
+async def test_hosts_come_back_when_the_server_has_stood_still_for_two_leases(
+    postgres: Postgres, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody restarts a process, and nothing is shown twice."""
+    caplog.set_level(logging.WARNING, "turnfold")
+    address = postgres.address() + WAITS + "&shards=4"
+    schema = address.partition("schema=")[2].partition("&")[0]
+    platform = Platform()
+    async with host(address, platform) as one, host(address, platform) as two:
+        await until(lambda: len(one.seats) == len(two.seats) == 2, 30)
+        sent = [await enqueue(one, number) for number in range(8)]
+        async with locked(postgres, f"{schema}.worker"):
+            await until(lambda: lost(one) and lost(two), 30)
+            await until(lambda: one.seats == two.seats == (), 30)
+            for kernel in (one, two):
+                assert not kernel.is_well()
+                assert "comes back by itself" in kernel.is_well().reasons[0]
+            sent += [await enqueue(two, number) for number in range(8, 16)]
+        await until(lambda: len(one.seats) + len(two.seats) == 4, 60)
+        await until(lambda: len(one.seats) == len(two.seats) == 2, 60)
+        for each in sent:
+            assert await each.settled(20_000) is Status.DELIVERED
+        for kernel in (one, two):
+            await until(kernel.is_well, 30)
+            assert kernel.health()["fences_lost"] >= 1
+        again = [line for line in caplog.messages if "in a new life" in line]
+        assert len(again) == 2
+    assert sorted(each.content for each in platform.messages) == sorted(
+        f"m{number}" for number in range(16)
+    )
+    assert await verdicts(address) == [(0, None)] * 4
+    sql = f"SELECT state, certified_by, count(*) FROM {schema}.worker GROUP BY 1, 2"
+    assert [tuple(row) for row in await postgres.execute(sql)] == [
+        ("dead", "itself", 4)
+    ]
+
+
+async def enqueue(kernel: Kernel, number: int) -> Any:
+    to = Route(channel="t", conversation=str(number))
+    return await kernel.enqueue(to, f"m{number}", key=f"k{number}")
+
+
+async def test_a_life_whose_end_had_no_answer_is_ended_by_the_next_try(
+    postgres: Postgres,
+) -> None:
+    """Else the others would wait for it, and it is this process that lives."""
+    address = postgres.address() + WAITS + "&shards=2"
+    schema = address.partition("schema=")[2].partition("&")[0]
+    store = PostgresStore(address)
+    await store.open()
+    seats, life = store.seats(), store._shared.life
+    await seats.enter()
+    first = life.owner
+    assert first is not None
+    life.lose("a test")
+    cut_link(store._shared.links[2], False, at="state = 'dead'")
+    with pytest.raises(DiskError):
+        await seats.enter()
+    assert not seats.held
+    await seats.enter()
+    assert seats.held
+    sql = f"SELECT id, state FROM {schema}.worker"
+    states = {row["id"]: row["state"] for row in await postgres.execute(sql)}
+    assert life.owner is not None
+    assert states == {first.id: "dead", life.owner.id: "alive"}
+    await seats.leave()
+    await store.close()
