@@ -89,6 +89,10 @@ class Standby:
     def __exit__(self, *_: object) -> None:
         stop_at_once(self._data)
 
+    @property
+    def data(self) -> Path:
+        return self._data
+
     def address(self, schema: str = "", sockets: Path | None = None) -> str:
         return self._primary.address(schema, sockets or self.folder)
 

@@ -18,7 +18,7 @@ from turnfold import Kernel
 from turnfold.enums import Phase
 from turnfold.errors import DiskError
 from turnfold.messages import Route
-from turnfold_adapters.stores.postgres import PostgresStore, staging
+from turnfold_adapters.stores.postgres import PostgresStore, shared, staging
 from turnfold_cli import app
 from turnfold_model.checks.store_kit import whole_log
 from turnfold_model.testing.platform import Platform, PlatformChannel
@@ -161,6 +161,55 @@ async def test_a_primary_that_hangs_is_left_and_is_not_gone_back_to(
         await all_was_shown_once(load, platform)
         for kernel in reversed(kernels):
             await kernel.close()
+
+
+@pytest.mark.parametrize("shards", ["", "&shards=2"])
+async def test_a_statement_without_an_answer_is_in_health(
+    folder: Path, shards: str
+) -> None:
+    """With the primary that it was sent to; both hosts are frozen, so none is left."""
+    places = folder / "0", folder / "1"
+    with ExitStack() as stack:
+        first = Postgres(places[0])
+        stack.callback(stop_at_once, places[0])
+        second = stack.enter_context(Standby(first, places[1]))
+        more = f"&lease_ms=60000{shards}"
+        address = address_of(*places, schema="h5", more=more)
+        async with gateway(address, Platform()) as kernel:
+            await wait_until(lambda: kernel.working)
+            assert kernel.health()["primary"] == str(places[0])
+            assert kernel.health().get("statement_waits_ms") is None
+            frozen = processes(places[0]) + processes(second.data)
+            for process in frozen:
+                process.suspend()
+            try:
+                begun = asyncio.ensure_future(kernel.enqueue(TO, "x", key="x"))
+                await wait_until(
+                    lambda: any("not answered" in r for r in kernel.is_well().reasons)
+                )
+                assert kernel.health()["statement_waits_ms"] > 5_000
+            finally:
+                for process in frozen:
+                    os.kill(process.pid, signal.SIGCONT)
+            await (await begun).settled(30_000)
+            await wait_until(kernel.is_well)
+
+
+async def test_health_names_a_statement_that_waits(
+    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared, "_SILENT_MS", 50)
+    store = PostgresStore(postgres.address())
+    await store.open()
+    asked = asyncio.ensure_future(
+        store._shared.asked(lambda c: c.fetch("SELECT pg_sleep(3)"))
+    )
+    async with asyncio.timeout(2):
+        while "statement_waits_ms" not in store.facts():
+            await asyncio.sleep(0.01)
+    await asked
+    assert "statement_waits_ms" not in store.facts()
+    await store.close()
 
 
 # --- looks and commands -----------------------------------------------------------------

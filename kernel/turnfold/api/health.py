@@ -150,7 +150,17 @@ def _reasons(facts: Facts) -> Iterator[str]:
         yield waits
 
 
+def silence(facts: Facts) -> list[str]:
+    """A statement that has had no answer for long, of a store with a server."""
+    waits = facts.get("statement_waits_ms") or 0
+    if waits <= APPEND_MS:
+        return []
+    where = f" ({facts['primary']})" if facts.get("primary") else ""
+    return [f"the server{where} has not answered a statement for {waits // 1_000} s"]
+
+
 def _disk(facts: Facts) -> Iterator[str]:
+    yield from silence(facts)
     if facts["append_refused_ms"] is not None:
         seconds = facts["append_refused_ms"] // 1_000
         yield f"the store took no append for {seconds} s: {facts['append_error']}"

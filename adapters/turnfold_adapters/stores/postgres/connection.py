@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
+import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from functools import lru_cache
@@ -240,6 +241,7 @@ class Link:
         self._connection: asyncpg.Connection | None = None
         self._read_only = False
         self._alone = ""  # the server's warning about a commit that no standby has
+        self._since: float | None = None  # when the use under way began
 
     def open(self, *, read_only: bool) -> None:
         self._read_only = read_only
@@ -249,7 +251,7 @@ class Link:
         """The connection, for this block alone. Raises DiskError if there is none. A
         cancelled block ends its connection: else the next block would inherit its
         statement or its open transaction."""
-        async with self._lock:
+        async with self._timed():
             connection, self._alone = await self._there(), ""
             try:
                 with self._way.watched(self._made_to):
@@ -262,6 +264,22 @@ class Link:
                 if exc.sqlstate in _LAST_WORDS:  # its end may not be seen yet
                     connection.terminate()
                 raise
+
+    @asynccontextmanager
+    async def _timed(self) -> AsyncIterator[None]:
+        async with self._lock:
+            self._since = time.monotonic()
+            try:
+                yield
+            finally:
+                self._since = None
+
+    @property
+    def waiting_ms(self) -> int:
+        """For how long the use under way has waited for the server; 0 if there is
+        none."""
+        since = self._since
+        return 0 if since is None else round((time.monotonic() - since) * 1000)
 
     def _check_replicated(self) -> None:
         if self._alone:

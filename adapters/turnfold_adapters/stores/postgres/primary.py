@@ -90,6 +90,11 @@ class Way:
         self._told = ""
         self._users: list[_Leaves] = []
 
+    @property
+    def primary(self) -> Host | None:
+        """The host that is the primary, if the address has several."""
+        return self._host
+
     def add(self, user: _Leaves) -> None:
         self._users.append(user)
 

@@ -27,6 +27,7 @@ from turnfold_adapters.stores.postgres.seats import LeaseSeats
 
 _T = TypeVar("_T")
 _TRIES = 3  # of a question
+_SILENT_MS = 2_000  # a statement that waits for longer is told
 
 
 class Shared:
@@ -36,8 +37,9 @@ class Shared:
         self.place, self.shards = place, place.shards or 1
         self._open = 0
         names = ("writes", "reads", "seats", "lease", "rings", "hears")
-        way = Way(place.hosts, place.address)  # all connections lead to one server
-        self.links = tuple(Link(place, name, way) for name in names)
+        # All connections lead to one server.
+        self._way = Way(place.hosts, place.address)
+        self.links = tuple(Link(place, name, self._way) for name in names)
         self.write, self._read, seats, lease, rings, hears = self.links
         self.commits = Combiner(self.write)
         self.renewals = 0  # how often all connections were made anew
@@ -85,6 +87,17 @@ class Shared:
         await self.bells.stop()
         for link in self.links:
             await link.close()
+
+    def facts(self) -> dict[str, object]:
+        """For `health()`: the primary among several hosts, and for how long a statement
+        has had no answer."""
+        waits = max(link.waiting_ms for link in self.links)
+        found: dict[str, object] = {}
+        if waits >= _SILENT_MS:
+            found["statement_waits_ms"] = waits
+        if self._way.primary is not None:
+            found["primary"] = str(self._way.primary)
+        return found
 
     async def renew(self, since: int | None) -> None:
         """End all connections: the next use makes them anew. Commits of several shards

@@ -271,7 +271,7 @@ class PostgresStore:
         )
 
     def facts(self) -> Mapping[str, object]:
-        return self._ownership.facts()
+        return self._ownership.facts() | self._shared.facts()
 
     def ownership(self) -> LeaseOwnership:
         return self._ownership
