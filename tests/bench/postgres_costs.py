@@ -23,7 +23,7 @@ from typing import Any
 
 from asyncpg.connection import Connection
 from tests.bench.own_server import own_server
-from tests.bench.postgres import ours
+from tests.bench.postgres import advised, ours
 from tests.bench.postgres_hosts import bare_kernel, drain, fill, kernel_at, seated
 
 from turnfold import Kernel
@@ -66,6 +66,7 @@ async def _cost(name: str, plain: str, messages: int, rounds: int) -> None:
 
 async def _processor_us(ready: Ready, messages: int) -> float:
     go = await ready(messages)
+    advised()
     began = time.process_time()
     await go()
     return 1e6 * (time.process_time() - began) / messages

@@ -21,7 +21,7 @@ from typing import Any
 import asyncpg
 from tests.bench.ours import PAYLOAD, Instant
 from tests.bench.own_server import own_server
-from tests.bench.postgres import ours, rates
+from tests.bench.postgres import advised, ours, rates
 
 from turnfold import Accepted, Kernel, Receipt
 from turnfold.messages import Route
@@ -139,6 +139,7 @@ async def _child(address: str, seats: int) -> None:
     async with kernel:
         await seated(kernel, seats)
         await asyncio.sleep(1)  # until all of them are
+        advised()
         shards: Any = kernel._shards
         routes = (Route(channel="t", conversation=f"{n}") for n in range(400))
         own = [to for to in routes if shards.of_route(to) in kernel.seats]
@@ -190,6 +191,7 @@ async def _drained(plain: str, schema: str, messages: int) -> float:
     """Seconds from the moment the channel is there until all is delivered."""
     async with bare_kernel(plain, schema) as kernel:
         await fill(kernel, messages)
+        advised()
         began = time.perf_counter()
         await drain(kernel, messages)
         return time.perf_counter() - began
@@ -235,6 +237,7 @@ async def _peers_drain(connection: Any) -> Callable[[int], Awaitable[float]]:
         await queries.enqueue(
             ["drain"] * messages, [PAYLOAD.encode()] * messages, [0] * messages
         )
+        advised()
         began = time.perf_counter()
         await manager.run(batch_size=100)
         return time.perf_counter() - began

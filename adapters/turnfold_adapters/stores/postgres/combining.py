@@ -65,10 +65,15 @@ class Combiner:
     async def stored(self, part: Part) -> bool:
         """False if its log does not end at the base, or owner and token are others.
         Raises the error of its statement, or StoreError if there is no connection."""
-        self._waiting.append(part)
-        if self._task is None:
-            self._begin()
-        answer = await part.answer
+        answer: _Answer
+        if self.several:
+            self._waiting.append(part)
+            if self._task is None:
+                self._begin()
+            answer = await part.answer
+        else:  # it shares with nobody, and a task costs turns of the loop
+            async with self.link.used() as session:
+                answer = await self._alone(session.connection, part)
         if isinstance(answer, Exception):
             raise answer
         return answer
@@ -85,8 +90,7 @@ class Combiner:
             self._begin()
 
     async def _run(self) -> None:
-        if self.several:
-            await asyncio.sleep(0)  # others hand in their commits in the same tick
+        await asyncio.sleep(0)  # others hand in their commits in the same tick
         while self._waiting:
             await self._next()
 

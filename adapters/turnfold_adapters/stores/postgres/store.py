@@ -187,8 +187,8 @@ class PostgresStore:
         return loaded
 
     async def commit(self, writes: Sequence[Write]) -> Sequence[Stored | Refused]:
-        """See the port. A commit that was sent goes on when its caller is cancelled:
-        the combiner has it."""
+        """See the port. If its caller is cancelled, a commit that was sent may be stored
+        or not."""
         self._check_writable()
         check_shards(writes)
         return [await self._store(write) for write in writes]
