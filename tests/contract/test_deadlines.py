@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from turnfold import Never, NotNow
 from turnfold.enums import BlindPolicy, Phase, TurnPhase
-from turnfold.errors import InvalidInputError
+from turnfold.errors import DiskError, InvalidInputError
 from turnfold.messages import File, Text
 from turnfold.ports.channel import Accepted, Attempt, Part, Receipt
 from turnfold.settings import Settings
@@ -184,6 +184,62 @@ async def test_never_ends_a_turn_at_once_and_the_user_is_told(lone: Gateway) -> 
     assert runs == [1]
     await until(lambda: lone.platform.messages)
     assert "Something went wrong" in lone.platform.contents[0]
+
+
+def _group(*errors: Exception) -> Exception:
+    return ExceptionGroup("of tasks", [ExceptionGroup("inner", errors)])
+
+
+@pytest.mark.case("S06", "U06")
+@pytest.mark.parametrize(
+    ("error", "outcome", "runs"),
+    [
+        (_group(NotNow("a", retry_after_ms=1), NotNow("b")), "replied", 5),
+        (_group(NotNow("a"), Never("b")), "failed", 1),
+        (_group(Never("b"), ValueError("a bug")), "failed", 2),
+        (_group(ValueError("a bug")), "failed", 2),
+    ],
+    ids=["not now", "never", "never, and a bug", "a bug"],
+)
+async def test_an_end_that_a_task_group_wraps_is_that_end(
+    lone: Gateway, error: Exception, outcome: str, runs: int
+) -> None:
+    """A TaskGroup wraps what its tasks raise. `NotNow` counted as a failed run."""
+    lone.settings = Settings(max_runs=2)
+    seen: list[int] = []
+
+    async def answer(handle: Any) -> None:
+        seen.append(handle.run)
+        if len(seen) < 5:
+            raise error
+        await handle.reply("at last")
+
+    lone.handler = answer
+    kernel = await lone.start()
+    accepted = await kernel.accept(inbound("1"))
+    for _ in range(6):
+        await lone.advance(900_000)
+    assert await accepted.settled(1_000) == outcome
+    assert len(seen) == runs
+
+
+@pytest.mark.case("U06", "W02")
+async def test_a_store_that_fails_in_a_task_group_costs_no_run(lone: Gateway) -> None:
+    seen: list[int] = []
+
+    async def answer(handle: Any) -> None:
+        seen.append(handle.run)
+        if len(seen) < 5:
+            raise _group(DiskError(path=handle.kernel.store.address, problem="full"))
+        await handle.reply("at last")
+
+    lone.settings, lone.handler = Settings(max_runs=2), answer
+    kernel = await lone.start()
+    accepted = await kernel.accept(inbound("1"))
+    for _ in range(6):
+        await lone.advance(900_000)
+    assert await accepted.settled(1_000) == "replied"
+    assert kernel.health()["foreign_bugs"]["handler"] == 0
 
 
 @pytest.mark.case("U04")

@@ -204,3 +204,27 @@ async def test_a_store_that_fails_before_the_handler_was_called_costs_no_run(
     assert "cannot be read now" in caplog.text
     await lone.advance(2_000)
     assert await done.settled(2_000) is TurnOutcome.REPLIED
+
+
+@pytest.mark.case("U16", "Y10")
+async def test_a_step_may_be_a_plain_function(lone: Gateway) -> None:
+    """It was done, and then refused: each later run found the step in doubt."""
+    calls: list[str] = []
+
+    def effect() -> str:
+        calls.append("x")
+        return "done"
+
+    async def answer(handle: Any) -> str:
+        said = await handle.step("a", effect)
+        if handle.run == 1:
+            raise ValueError("a bug behind the step")
+        return str(said)
+
+    lone.handler = answer
+    kernel = await lone.start()
+    done = await kernel.accept(inbound())
+    await spin()
+    await lone.advance(10_000)
+    assert await done.settled(2_000) is TurnOutcome.REPLIED
+    assert (lone.platform.contents, calls) == (["done"], ["x"])

@@ -121,7 +121,7 @@ async def waits(_) -> None:
     [
         (reply, "answered: the platform accepted all 2"),
         (silent, "no answer was meant (NO_REPLY)"),
-        (says_nothing, "no answer was meant (unstated)"),
+        (says_nothing, "the handler returned, and said neither an answer nor silence"),
         (waits, "has no answer yet: run 1 is under way"),
         (breaks, "has no answer yet: run 2, after a wait"),
         (None, "has no answer yet: run 1 starts"),

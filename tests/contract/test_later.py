@@ -194,3 +194,15 @@ async def test_a_plain_handler_leaves_a_turn_open(gateway: Gateway) -> None:
     await until(lambda: turn(kernel, done.turn_id).left_open)
     await kernel.answer(done.turn_id, "x")
     assert await kernel.settled(done.turn_id, 2_000) is TurnOutcome.REPLIED
+
+
+@pytest.mark.case("Z06")
+async def test_a_turn_that_nobody_answered_is_told_in_those_words(
+    gateway: Gateway, asks: Asks
+) -> None:
+    """It said that there was an answer whose time was over."""
+    kernel, name = await _left_open(gateway)
+    await gateway.advance(HOUR + 1_000)
+    assert await kernel.settled(name, 2_000) is TurnOutcome.EXPIRED
+    verdict = (await kernel.inspect.show(name)).verdict
+    assert verdict.startswith("no answer came in the time that its handler had asked")

@@ -266,7 +266,7 @@ def returned(draft: UnitOfWork, stream: str, run: int) -> None:
     if blocks:
         draft.emit(stream, t.Answered(run=run, finals=(blocks[-1],)))
     else:
-        draft.emit(stream, t.Answered(run=run, silent="unstated"))
+        draft.emit(stream, t.Answered(run=run, silent=t.UNSTATED))
     end_live(draft, turn)
     conclude(draft, stream)
 

@@ -142,6 +142,11 @@ class RunFailed(Fact, frozen=True, kw_only=True):
     detail: str | None = None
 
 
+UNSTATED = (
+    "unstated"  # the handler gave neither an answer nor the word that none is meant
+)
+
+
 class Answered(Fact, frozen=True, kw_only=True):
     """The outbox owns the reply: its final entries, or the reason for none."""
 

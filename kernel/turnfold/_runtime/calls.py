@@ -14,7 +14,7 @@ import asyncio
 import inspect
 import signal
 import threading
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import suppress
 from contextvars import ContextVar, copy_context
 from functools import partial
@@ -197,20 +197,41 @@ _CAUSE, _CONTEXT, _TRACEBACK = (
     BaseException.__dict__[name].__get__
     for name in ("__cause__", "__context__", "__traceback__")
 )
+_GROUPED = BaseExceptionGroup.__dict__["exceptions"].__get__
 _READ = ("__cause__", "__context__", "__traceback__", "__suppress_context__")
 
 
 def chain(
     error: BaseException | None, *, context: bool = True
 ) -> Iterator[BaseException]:
-    """An error and its causes. `context`: also errors that were being handled. A chain
-    may be a ring."""
-    seen: list[BaseException] = []
-    while error is not None and not any(error is known for known in seen):
+    """An error and its causes, and the errors of a group. `context`: also errors that
+    were being handled. A chain may be a ring."""
+    seen: dict[int, BaseException] = {}
+    left = [error]
+    while left:
+        error = left.pop()
+        if error is None or id(error) in seen:
+            continue
         yield error
-        seen.append(error)
+        seen[id(error)] = error
         cause = _CAUSE(error)
-        error = _CONTEXT(error) if cause is None and context else cause
+        left.append(_CONTEXT(error) if cause is None and context else cause)
+        left.extend(_members(error))
+
+
+def _members(error: BaseException) -> Sequence[BaseException]:
+    """Of a group, as a TaskGroup raises one."""
+    return _GROUPED(error) if issubclass(type(error), BaseExceptionGroup) else ()
+
+
+def leaves(error: BaseException) -> Iterator[BaseException]:
+    """The errors of a group and of the groups in it; else the error itself."""
+    left = [error]
+    while left:
+        one = left.pop()
+        left.extend(_members(one))
+        if not _members(one):
+            yield one
 
 
 def _can_be_shown(error: BaseException) -> bool:

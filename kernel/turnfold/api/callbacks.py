@@ -17,6 +17,7 @@ from turnfold._runtime.calls import (
     apart,
     chain,
     contained,
+    leaves,
     report,
     told,
 )
@@ -147,17 +148,17 @@ class Handlers:
             error: BaseException | None = TimeoutError("it hangs beyond its deadline")
         else:
             error = end.error
-        match error:
-            case None:
-                return RunEnd("returned")
+        if error is None:
+            return RunEnd("returned")
+        match _said_by(error):
             case StaleRunError() if await self._wanted(stream, run) is None:
                 return RunEnd("stopped", "stale")
-            case BackPressureError():
-                return RunEnd("stopped", error.code)
-            case NotNow():
-                return RunEnd("not_now", told(error), error.retry_after_ms)
-            case Never():
-                return RunEnd("never", told(error))
+            case BackPressureError() as full:
+                return RunEnd("stopped", full.code)
+            case NotNow() as later:
+                return RunEnd("not_now", told(later), later.retry_after_ms)
+            case Never() as never:
+                return RunEnd("never", told(never))
             case _ if any(map(self._is_of_our_store, chain(error))):
                 _LOG.warning(
                     "%s, run %s: the store failed it: %s", stream, run, told(error)
@@ -222,6 +223,28 @@ def unwanted(turn: Turn) -> bool:
     """Should the handler be stopped? Yes if its turn is aborted. A handler is not
     stopped after its reply was delivered: it may have work of its own left."""
     return turn.abort is not None or turn.phase is TurnPhase.ABORTED
+
+
+_ENDS = (
+    StaleRunError,
+    Never,
+    BackPressureError,
+    NotNow,
+)  # what counts most comes first
+
+
+def _said_by(error: BaseException) -> BaseException:
+    """Of a group, as a TaskGroup in the handler raises one, the end that it means; of
+    several `NotNow` the longest wait. A group with any other error is a bug."""
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+    ends = list(leaves(error))
+    if not all(isinstance(one, _ENDS) for one in ends):
+        return error
+    waits = [one for one in ends if isinstance(one, NotNow)]
+    if len(waits) == len(ends):
+        return max(waits, key=lambda one: one.retry_after_ms or 0)
+    return next(one for kind in _ENDS for one in ends if isinstance(one, kind))
 
 
 def _problem(handler: object) -> str | None:

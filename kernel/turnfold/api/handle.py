@@ -2,7 +2,7 @@
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -345,15 +345,16 @@ class TurnHandle:
         return self._note("silent", self._append(silence))
 
     async def step(
-        self, key: str, effect: Callable[[], Awaitable[Any]], *, repeat: bool = False
+        self, key: str, effect: Callable[[], Any], *, repeat: bool = False
     ) -> Any:
         """Do a side effect once over all runs of the turn, and remember its result (any
-        canonical JSON value). Raises StepInDoubtError if an earlier run began the step
-        and died, unless `repeat`."""
+        canonical JSON value). `effect`: async, or a plain function that takes no time.
+        Raises StepInDoubtError if an earlier run began the step and died, unless
+        `repeat`."""
         key = check_id("key", key)
         check_flag("repeat", repeat)
         if not callable(effect):
-            problem = "expected an async function without arguments"
+            problem = "expected a function without arguments"
             raise InvalidInputError(field="effect", problem=problem)
         first = self._steps.get(key)
         if first is not None:  # two calls at once share one effect and one result
@@ -372,9 +373,7 @@ class TurnHandle:
         done.set_result(result)
         return result
 
-    async def _step(
-        self, key: str, effect: Callable[[], Awaitable[Any]], *, repeat: bool
-    ) -> Any:
+    async def _step(self, key: str, effect: Callable[[], Any], *, repeat: bool) -> Any:
         begin = partial(turns.begin_step, stream=self.id, run=self.run, key=key)
         state: turns.StepState = await self._append(begin)
         if state.done and state.result is not None:
@@ -383,11 +382,9 @@ class TurnHandle:
             )
         if state.begun_before and not repeat:
             raise StepInDoubtError(turn=self.id, key=key)
-        made = effect()
-        if not inspect.isawaitable(made):
-            problem = "returned no awaitable; pass an async function"
-            raise InvalidInputError(field="effect", problem=problem)
-        result = await made
+        result = effect()
+        if inspect.isawaitable(result):  # a plain function has done it by now
+            result = await result
         json_value(result, "result")
         end = partial(
             turns.end_step, stream=self.id, run=self.run, key=key, result=result

@@ -157,7 +157,7 @@ class Hooks:
                 _LOG.warning("%s of %s is held: %s", state.stream, state.lane, reason)
             case t.Dead():
                 _warn_of_update(stream, event)
-            case t.Answered(silent="unstated"):
+            case t.Answered(silent=t.UNSTATED):
                 text = "%s: the handler returned and said nothing"
                 _LOG.warning(text, stream, extra={"stream": stream})
             case Restored():

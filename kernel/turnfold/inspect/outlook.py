@@ -13,6 +13,7 @@ from turnfold._decide.outcomes import policy_in_doubt
 from turnfold._decide.schedule import Act, step_of
 from turnfold._decide.turns import TurnAct, turn_step
 from turnfold._decide.unit_of_work import UnitOfWork
+from turnfold._log.events import UNSTATED
 from turnfold._log.ids import gates_of
 from turnfold._state.entry import Entry
 from turnfold._state.fold import Cursor, Gate, StoreState, unseen
@@ -322,13 +323,23 @@ def _over(turn: Turn, finals: Sequence[EntryView]) -> str:
         case TurnOutcome.PARTIALLY_REPLIED:
             return f"answered in part: {sent} of {parts} part(s) got through"
         case TurnOutcome.SILENT:
+            if turn.silent == UNSTATED:
+                return "the handler returned, and said neither an answer nor silence"
             return f"no answer was meant ({turn.silent or turn.reason or 'suppressed'})"
         case TurnOutcome.EXPIRED:
-            return "there was an answer, but its time was over before it got through"
+            return _expired(turn, finals)
         case TurnOutcome.ABORTED | TurnOutcome.SUPERSEDED:
             return f"it was stopped ({turn.outcome}) before an answer got through"
         case TurnOutcome.FAILED | None:
             return _failed(turn, finals)
+
+
+def _expired(turn: Turn, finals: Sequence[EntryView]) -> str:
+    if finals:
+        return "there was an answer, but its time was over before it got through"
+    if turn.reason == "too_old":
+        return "it was too old to be answered"
+    return "no answer came in the time that its handler had asked for"
 
 
 def _failed(turn: Turn, finals: Sequence[EntryView]) -> str:
