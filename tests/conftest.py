@@ -14,8 +14,8 @@ from turnfold.audit import audit_store
 from turnfold.enums import Flush
 from turnfold.ports.store import record_pages
 from turnfold_model import reference
+from turnfold_model.command_kit import ROOM
 from turnfold_model.testing.gateway import Gateway, in_file, in_memory
-from turnfold_model.testing.scratch import ROOM
 
 from .case_report import PAGE, CaseReport, marked_in_files, read_cases
 

@@ -16,7 +16,7 @@ from turnfold.inspect.shards import read_all
 from turnfold.ports.store import Store, store_at
 from turnfold_cli.demo_plan import STORE, Again, Class, Message, Plan
 from turnfold_cli.demo_processes import DemoError, Gateway, platform
-from turnfold_model.testing.at_rest import at_rest
+from turnfold_model.testing.peek import at_rest
 
 WITNESS, LOG = "witness.json", "gateway.log"
 

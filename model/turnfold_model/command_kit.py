@@ -15,10 +15,18 @@ from contextlib import contextmanager
 from functools import partial
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import TypeVar, cast
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
+
+
+_MEMORY = Path("/dev/shm")  # noqa: S108  only as a folder to make a private one in
+# Where a model puts files that no power loss threatens. A dead process cannot make a disk
+# forget, so a disk for deaths may be memory: it is quicker, and does not wait for other
+# users of the real one. None: the usual place.
+ROOM = _MEMORY if os.access(_MEMORY, os.W_OK) else None
 
 
 class UnavailableError(RuntimeError):

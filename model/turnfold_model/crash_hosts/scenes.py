@@ -21,7 +21,7 @@ from turnfold.ports.store import Head, Owner, Refused, Stored, Write
 from turnfold_adapters.stores.postgres import PostgresStore, reads
 from turnfold_model.crash_hosts.hosts import Host, Stop
 from turnfold_model.kill9.child import SETTINGS
-from turnfold_model.testing.at_rest import at_rest
+from turnfold_model.testing.peek import at_rest
 from turnfold_model.testing.platform import Platform, PlatformChannel
 
 LEASE_MS: Final = 40_000

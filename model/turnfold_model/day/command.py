@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from turnfold._runtime import worker
+from turnfold_model.command_kit import ROOM
 from turnfold_model.day.clocks import scenes, wrong_in
 from turnfold_model.day.life import Inboxes
 from turnfold_model.day.plan import HOUR, draw
 from turnfold_model.day.platform import Platform
 from turnfold_model.day.play import Day
 from turnfold_model.day.verdict import figures, judged
-from turnfold_model.testing.scratch import ROOM
 from turnfold_model.testing.virtual_time import Machine, VirtualLoop
 
 HELP: Final = "a day in fast motion: outages, clocks, bugs, deaths, a restored copy"

@@ -27,8 +27,7 @@ from turnfold_model.day.plan import (
     Update,
 )
 from turnfold_model.day.platform import Platform
-from turnfold_model.testing.at_rest import at_rest
-from turnfold_model.testing.peek import Peek
+from turnfold_model.testing.peek import Peek, at_rest
 from turnfold_model.testing.virtual_time import Machine
 
 _PUSHES_S = 20.0  # how often a platform pushes unacknowledged messages again

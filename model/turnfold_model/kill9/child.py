@@ -32,8 +32,8 @@ from turnfold.settings import Settings
 from turnfold_adapters.stores.memory import MemoryStore
 from turnfold_adapters.stores.sqlite import SqliteStore
 from turnfold_model.kill9.link import Link
-from turnfold_model.testing.at_rest import at_rest
 from turnfold_model.testing.failpoints import Failpoints, Stop
+from turnfold_model.testing.peek import at_rest
 from turnfold_model.testing.platform import Platform, PlatformChannel
 
 CHANNEL = "wire"

@@ -15,11 +15,10 @@ from turnfold.enums import DeliveryClass, Kind, Phase
 from turnfold.errors import CorruptLogError
 from turnfold.ports.store import Store, now
 from turnfold_adapters.stores.sqlite import SqliteStore
+from turnfold_model.command_kit import ROOM
 from turnfold_model.kill9.child import Command, texts_of
 from turnfold_model.kill9.stage import Scene, Stage, StuckError
-from turnfold_model.testing.at_rest import at_rest
-from turnfold_model.testing.peek import Peek
-from turnfold_model.testing.scratch import ROOM
+from turnfold_model.testing.peek import Peek, at_rest
 
 _LANES = 2  # of the commands that are played: each has one message on its way
 

@@ -32,8 +32,7 @@ from turnfold_model.reference import Log, as_events
 from turnfold_model.reference.ages import Ages
 from turnfold_model.reference.deaths import Deaths
 from turnfold_model.reference.kinds import Record
-from turnfold_model.testing.at_rest import at_rest
-from turnfold_model.testing.peek import Peek
+from turnfold_model.testing.peek import Peek, at_rest
 
 EFFECTS = 4_000  # far more than a gateway needs to come to rest
 POISON = 1_000_000  # the handler of a message from here on kills its process

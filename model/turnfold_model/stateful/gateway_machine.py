@@ -29,10 +29,10 @@ from turnfold._state.entry import Entry
 from turnfold._state.turn import Turn
 from turnfold.enums import AbortReason, BlindPolicy, DeliveryClass, TurnPhase
 from turnfold.ports.channel import Accepted, Receipt
+from turnfold_model.command_kit import ROOM
 from turnfold_model.crash import scripts
 from turnfold_model.crash.scenario import HOUR, Scenario
 from turnfold_model.stateful.gateway import POISON, StatefulGateway
-from turnfold_model.testing.scratch import ROOM
 
 _K, _L = (DeliveryClass.KEYED,), (DeliveryClass.LOOKUP,)
 _FATES = ("landed", "lost", "late", "refused", "limited", "offline", "auth", "barred")

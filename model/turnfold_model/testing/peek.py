@@ -4,12 +4,13 @@ Reads of the stores in memory and in SQLite do not suspend, so they can be drive
 hand. Nothing here belongs into a gateway: there, the reads of a store are awaited.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from turnfold._log.bodies import checked, place_of
 from turnfold._log.codec import decode
 from turnfold._log.events import NAMES, Event
-from turnfold._state.fold import State, fold
+from turnfold._state.fold import State, family, fold
+from turnfold.enums import Phase, TurnPhase
 from turnfold.ports.store import (
     Body,
     Command,
@@ -91,3 +92,19 @@ class Peek:
 
     def _fetch(self, wanted: Wanted) -> Found:
         return now(self.store.fetch(wanted))
+
+
+def at_rest(open_rows: Iterable[Summary]) -> bool:
+    """Given the summaries of all open streams: does nothing move by itself any more?
+
+    A parked entry waits for a person, and so does the turn that it answers. Any other
+    open entry or turn has something to do; gates are not asked.
+    """
+    rows = list(open_rows)
+    entries = [row for row in rows if family(row.stream) == "entry"]
+    parked = {row.parent for row in entries if row.phase == Phase.PARKED}
+    return all(row.phase == Phase.PARKED for row in entries) and all(
+        row.phase == TurnPhase.ANSWERED and row.stream in parked
+        for row in rows
+        if family(row.stream) == "turn"
+    )
