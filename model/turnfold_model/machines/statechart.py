@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from transitions import Machine
@@ -33,6 +34,9 @@ from turnfold_model.machines.transition_table import (
 
 if TYPE_CHECKING:  # these two are names of its stubs only
     from transitions.core import StateConfig, TransitionConfigDict
+
+
+_WIDE: Final = 150  # columns of a line of prose
 
 
 class Chart(NamedTuple):
@@ -101,11 +105,13 @@ def _page(title: str, text: str, chart: Chart) -> str:
     for event, source, target in edges(chart.rows):
         moves.setdefault(event, []).append(f"{source} → {target}")
     table = "\n".join(f"| {name} | {', '.join(to)} |" for name, to in moves.items())
+    drawn = (
+        "Drawn from `turnfold_model.machines.transition_table`; `python -m "
+        "turnfold_model.machines.statechart specs` writes this page again. A test holds "
+        "the page, that table and the kernel's own table together."
+    )
     return (
-        f"# {title}\n\n{text}\n\n"
-        "Drawn from `turnfold_model.machines.transition_table`; `python -m turnfold_model.machines.statechart "
-        "specs` writes this page again. A test holds the page, that table and the "
-        "kernel's own table together.\n\n"
+        f"# {title}\n\n{fill(text, _WIDE)}\n\n{fill(drawn, _WIDE)}\n\n"
         f"```mermaid\nstateDiagram-v2\n{mermaid(chart)}\n```\n\n"
         f"| event | from → to |\n|---|---|\n{table}\n"
     )
