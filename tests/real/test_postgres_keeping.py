@@ -36,6 +36,7 @@ async def make_older(postgres: Postgres, schema: str) -> None:
         ("layout", "shards"),
         ("worker", "seats"),
         ("worker", "instance"),
+        ("worker", "attached"),
         ("shard", "freed"),
     ):
         await postgres.execute(f"ALTER TABLE {schema}.{table} DROP COLUMN {column}")

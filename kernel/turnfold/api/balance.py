@@ -6,7 +6,7 @@ from math import ceil
 from typing import Any
 
 from turnfold._runtime.calls import told
-from turnfold.api.health import COMMAND_MS, LOST, Wellness, judge, silence
+from turnfold.api.health import COMMAND_MS, LOST, Wellness, judge, of_server
 from turnfold.api.shard_kernel import ShardKernel
 from turnfold.api.unanswered import reason
 from turnfold.logs import lines
@@ -262,7 +262,7 @@ class Balance:
 def wellness(facts: Mapping[str, Any]) -> Wellness:
     """A judgement of `Shards.facts`."""
     lost = facts["stood_down"]
-    reasons = [*([lost] if lost else []), *silence(facts)]
+    reasons = [*([lost] if lost else []), *of_server(facts)]
     reasons += [f"{name} fails: {text}" for name, text in facts["failing"].items()]
     waits = reason(facts["unanswered"], COMMAND_MS)
     reasons += [] if waits is None else [waits]

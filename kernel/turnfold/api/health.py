@@ -150,17 +150,20 @@ def _reasons(facts: Facts) -> Iterator[str]:
         yield waits
 
 
-def silence(facts: Facts) -> list[str]:
-    """A statement that has had no answer for long, of a store with a server."""
+def of_server(facts: Facts) -> Iterator[str]:
+    """The reasons of a store with a server: a statement that has had no answer for long,
+    and another gateway in it."""
     waits = facts.get("statement_waits_ms") or 0
-    if waits <= APPEND_MS:
-        return []
-    where = f" ({facts['primary']})" if facts.get("primary") else ""
-    return [f"the server{where} has not answered a statement for {waits // 1_000} s"]
+    if waits > APPEND_MS:
+        where = f" ({facts['primary']})" if facts.get("primary") else ""
+        yield f"the server{where} has not answered a statement for {waits // 1_000} s"
+    if facts.get("strangers"):
+        way = "give each gateway its own `schema`, or attach alike on every host"
+        yield f"another gateway seems to share this store: {facts['strangers']}; {way}"
 
 
 def _disk(facts: Facts) -> Iterator[str]:
-    yield from silence(facts)
+    yield from of_server(facts)
     if facts["append_refused_ms"] is not None:
         seconds = facts["append_refused_ms"] // 1_000
         yield f"the store took no append for {seconds} s: {facts['append_error']}"

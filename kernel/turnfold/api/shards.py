@@ -385,7 +385,8 @@ class Shards:
         its kernel. `moving`: shards that are taken or handed over just now. `hosts`:
         how many hosts share the shards. `waits_for`: a silent host whose end is not
         known. `statement_waits_ms`: for how long a statement has had no answer, and
-        `primary`: the server, of several hosts in the address. `failing`: the balance, or a shard that cannot be moved, with the error.
+        `primary`: the server, of several hosts in the address. `strangers`: workers that
+        have attached other accounts. `failing`: the balance, or a shard that cannot be moved, with the error.
         `fences_lost`: how many seats were lost. `stood_down`: what becomes of that; None
         if this host has come back since."""
         host = self._clients[0].store.facts()
@@ -394,6 +395,7 @@ class Shards:
             "waits_for": host.get("waits_for"),
             "statement_waits_ms": host.get("statement_waits_ms"),
             "primary": host.get("primary"),
+            "strangers": host.get("strangers"),
             "unanswered": joined([part.unanswered() for part in self._clients]),
             **self.balance.facts(),
         }

@@ -59,6 +59,7 @@ from turnfold.inspect import Inspect
 from turnfold.logs import lines
 from turnfold.messages import check_flag, check_kind, check_timeout
 from turnfold.ports.channel import Outcome, Rate
+from turnfold.ports.shards import Announcing
 from turnfold.ports.store import Owner, Store, Wanted, store_at
 from turnfold.settings import Settings
 from turnfold.wrong_calls import explained_call
@@ -158,6 +159,7 @@ class StoreKernel(
         scope = account_scope(*key)
         if rate is not None:
             self._rates[f"{GATE}{scope}"] = rate
+        self._announce()
         if self._driver is not None and self._driver.works:
             book = self._driver.book
             if book.holding(f"{GATE}{scope}") is not None:
@@ -254,10 +256,16 @@ class StoreKernel(
             store, worker.ownership, upkeep, self._clock, self._context, self._new_id
         )
         self._post = Mailbox(store, worker.ring, self._apply_alone)
+        self._announce()
         if self._work:
             await worker.start()
             if not self._owns:
                 say_standby(store.address, await worker.ownership.current())
+
+    def _announce(self) -> None:
+        """Tell the other hosts of the store which accounts are attached here."""
+        if isinstance(self._store, Announcing):
+            self._store.announce(account_scope(*key) for key in self._desks)
 
     async def _promote(self, owner: Owner) -> None:
         """The store is ours: read it, doubt its open streams if it is an older copy,
@@ -338,6 +346,8 @@ class StoreKernel(
         await self._note_steps()
         if ring or self._polls():
             await self._open_driver().intake.read()
+            if self._owns:
+                self._missing.see(self._open_driver().book)
 
     async def _apply_alone(self) -> None:
         if self._alone is not None and not self._owns:

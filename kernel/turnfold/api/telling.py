@@ -11,6 +11,7 @@ from urllib.parse import unquote
 
 from turnfold._log import events as t
 from turnfold._log import outbox_events as o
+from turnfold._log.ids import GATE
 from turnfold._runtime.open_streams import OpenStreams
 from turnfold.logs import lines
 from turnfold.ports.store import Owner
@@ -99,6 +100,14 @@ class Missing:
         self._told_handler = True
         text = "no handler is registered (kernel.on_turn): %s for it"
         _LOG.warning(text, waiting, extra={"missing": "handler"})
+
+    def see(self, book: OpenStreams) -> None:
+        """After commands of other processes, which may have what is missing here."""
+        for gate in book.open_by_account():
+            name, _, account = gate.removeprefix(GATE).partition("/")
+            self.channel(unquote(name), unquote(account), "entries wait")
+        if not self.handles and book.turn_lanes():
+            self.handler()
 
     def look(self, book: OpenStreams) -> None:
         """When a store is taken over: log each missing channel or handler that its

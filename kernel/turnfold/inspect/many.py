@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, tzinfo
 from shlex import quote
 from typing import Any
+from urllib.parse import unquote
 
 from attrs import define, evolve, field
 
@@ -20,6 +21,7 @@ from turnfold.enums import CLOSED, Phase, TurnPhase
 from turnfold.errors import CorruptLogError, InvalidInputError
 from turnfold.inspect.lookup import INBOX, Filter, ReadModel, listing_of, row_of
 from turnfold.inspect.places import accounts, route_of_lane
+from turnfold.inspect.shards import shards_of
 from turnfold.inspect.times import seen_at, to_come
 from turnfold.inspect.views import (
     ChannelView,
@@ -29,6 +31,7 @@ from turnfold.inspect.views import (
     Tally,
     WorkerView,
 )
+from turnfold.ports.shards import Announcing, Host
 from turnfold.ports.store import Following, Listing, Store, Wanted, summary_pages
 
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
@@ -298,7 +301,43 @@ async def overview(store: Store, clock: Clock, *, alive: bool | None) -> Overvie
         "inbox_since": min((command.at for command in inbox), default=None),
         "hour": await _one(store, Filter(since=now - HOUR_MS), clock),
     }
-    return Overview(needed=tuple(_needed(facts, now)), **facts)
+    lacks = await _unattached(store, clock)
+    return Overview(needed=(*_needed(facts, now), *lacks), **facts)
+
+
+async def _unattached(store: Store, clock: Clock) -> Sequence[tuple[str, str]]:
+    """Accounts with entries that wait for a minute, and that a worker has not attached. It
+    would send them if it had; another host that has them cannot."""
+    first_shard = shards_of(store)[0]
+    if not isinstance(first_shard, Announcing):
+        return ()
+    hosts = await first_shard.hosts()
+    late = Listing(
+        prefix=ENTRY, open=True, phases=_WAITING, until=clock.now() - _LATE_MS
+    )
+    found = []
+    for count in await store.count(late, ("place",)) if hosts else ():
+        place = str(count.values[0])
+        lacks = [h for h in hosts if h.works and _lacks(h, place)]
+        if lacks:
+            found.append(_lacking(place, count.count, lacks[0], hosts))
+    return sorted(found)
+
+
+def _lacks(host: Host, place: str) -> bool:
+    return host.attached is not None and place not in host.attached
+
+
+def _lacking(
+    place: str, waiting: int, worker: Host, hosts: Sequence[Host]
+) -> tuple[str, str]:
+    has = [h.host for h in hosts if place in (h.attached or ())]
+    there = f" ({', '.join(has)} has it)" if has else ""
+    text = (
+        f"{waiting:,} wait for {place}, which pid {worker.pid} on {worker.host} works"
+    )
+    text = f"{text} on and has not attached{there}: attach it on every host"
+    return text, f"turnfold list --channel {unquote(place.partition('/')[0])}"
 
 
 def _needed(facts: Mapping[str, Any], now: int) -> Iterable[tuple[str, str]]:

@@ -1,13 +1,13 @@
-"""A store of several shards, and a host's share of them."""
+"""A store of several shards, a host's share of them, and the hosts of a store."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 from attrs import Factory, frozen
 
 from turnfold.ports.store import Store
 
-__all__ = ["Limit", "Seating", "Seats", "Sharded", "chains_of"]
+__all__ = ["Announcing", "Host", "Limit", "Seating", "Seats", "Sharded", "chains_of"]
 
 
 @frozen
@@ -77,6 +77,30 @@ class Sharded(Protocol):
         this store."""
 
     def seats(self) -> Seats: ...
+
+
+@frozen(kw_only=True)
+class Host:
+    """A worker that counts as alive. `attached`: its accounts, as `account_scope` names
+    them; None if it has not said so. `works`: it has the store, or a shard of it."""
+
+    id: str
+    host: str
+    pid: int
+    attached: frozenset[str] | None
+    works: bool
+
+
+@runtime_checkable
+class Announcing(Protocol):
+    """A store by which its hosts know of each other."""
+
+    def announce(self, accounts: Iterable[str]) -> None:
+        """This process has these accounts attached. Others read it soon, if it is a
+        worker."""
+
+    async def hosts(self) -> Sequence[Host]:
+        """The workers that count as alive, by their ids."""
 
 
 def chains_of(store: Store) -> Sequence[Store]:

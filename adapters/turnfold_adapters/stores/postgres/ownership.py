@@ -59,16 +59,17 @@ _LOG = lines()
 _LEAVING: set[asyncio.Task[None]] = set()
 _SHARDS = """
 SELECT s.shard, s.token, s.freed, w.id, w.boot, w.pid, w.started, w.host, w.room, w.state,
-    w.instance,
+    w.instance, w.attached,
     w.lease_until < clock_timestamp() AS lease_over,
     w.lease_until + make_interval(secs => $1) < clock_timestamp() AS lapsed
 FROM shard AS s LEFT JOIN worker AS w ON w.id = s.owner
 """
 _LAST = f"{_SHARDS} WHERE s.shard = SHARD"
 _REGISTER = """
-INSERT INTO worker (id, boot, room, pid, started, host, seats, instance, state, lease_until)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 'alive',
-    clock_timestamp() + make_interval(secs => $9))
+INSERT INTO worker (id, boot, room, pid, started, host, seats, instance, attached,
+    state, lease_until)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'alive',
+    clock_timestamp() + make_interval(secs => $10))
 """
 # The conditions read the rows that the statement locks.
 _TAKE = """
@@ -98,7 +99,8 @@ UPDATE worker SET state = 'dead', certified_by = $2 WHERE id = $1 AND state = 'a
 RETURNING true
 """
 _RENEW = """
-UPDATE worker SET lease_until = clock_timestamp() + make_interval(secs => $2)
+UPDATE worker SET lease_until = clock_timestamp() + make_interval(secs => $2),
+    attached = $3
 WHERE id = $1 AND state = 'alive' AND lease_until > clock_timestamp()
 RETURNING true
 """
@@ -121,7 +123,9 @@ class Life:
         self.seated: set[int] = set()  # shards with a seat of this process
         self.stays = False
         self.waits_for: tuple[str, ...] = ()  # silent workers whose end is not known
-        self._told: set[str] = set()  # silent workers that were logged
+        self.attached: tuple[str, ...] | None = None  # accounts; None: not said
+        self.strangers: tuple[str, ...] = ()  # workers that have none of them
+        self._told: set[str] = set()  # silent workers and strangers that were logged
         self._until = 0.0  # of the lease, on the boot-time clock of this machine
         self._renewing: asyncio.Task[None] | None = None
         self._unanswered: set[str] = set()  # registrations with a lost answer
@@ -150,7 +154,7 @@ class Life:
         lease = self.terms.lease_ms / 1000
         values = (owner.boot, room(), owner.pid, owner.started, owner.host)
         self._unanswered.add(owner.id)
-        more = (self.stays, self.terms.instance, lease)
+        more = (self.stays, self.terms.instance, self.attached, lease)
         await connection.execute(_REGISTER, owner.id, *values, *more)
         self._unanswered.discard(owner.id)
         self.owner, self._until, self.waits_for = owner, asked + lease, ()
@@ -234,7 +238,26 @@ class Life:
         for row in silent:
             self._tell_of(row)
         self.waits_for = tuple(row["id"] for row in silent)
+        self._see([row for row in rows if not row["lease_over"]])
         return dead
+
+    def _see(self, living: Sequence[asyncpg.Record]) -> None:
+        """Note the workers that have attached none of this process's accounts: a gateway
+        of its own that was given the schema of this one."""
+        mine = {*(self.attached or ())}
+        other = [r for r in living if mine and r["attached"]]
+        other = [r for r in other if mine.isdisjoint(r["attached"])]
+        self.strangers = tuple(map(_stranger, other))
+        for row in other:
+            if (name := f"stranger {row['id']}") not in self._told:
+                self._told.add(name)
+                text = (
+                    "%s: %s shares this store, and has attached none of the accounts of"
+                    " this process (%s): give each gateway its own `schema`, or attach"
+                    " alike on every host"
+                )
+                facts = (_stranger(row), ", ".join(sorted(mine)))
+                _LOG.warning(text, self.terms.address, *facts)
 
     async def is_over(self, connection: Session, row: asyncpg.Record) -> bool:
         """Certify this worker if it is known to be dead. True if it was certified."""
@@ -290,7 +313,9 @@ class Life:
     async def _renewed(self, owner: str, lease: float) -> bool:
         try:
             async with self._renewals.used() as connection:
-                return bool(await connection.fetchval(_RENEW, owner, lease))
+                return bool(
+                    await connection.fetchval(_RENEW, owner, lease, self.attached)
+                )
         except FAILURES as exc:
             raise of_reading(exc, self.terms.address) from exc
 
@@ -431,7 +456,8 @@ class LeaseOwnership:
     def facts(self) -> dict[str, object]:
         life = self._life
         if self._seat is None:
-            return {"waits_for": ", ".join(life.waits_for)} if life.waits_for else {}
+            named = {"waits_for": life.waits_for, "strangers": life.strangers}
+            return {name: ", ".join(found) for name, found in named.items() if found}
         return {"lease_left_ms": life.left_ms, "token": self._seat.token}
 
     async def _take(self, connection: Session) -> Owner | None:
@@ -453,6 +479,10 @@ class LeaseOwnership:
             return None
         self._seat, self.head = Seat(owner=owner, token=token, asked=token), BLANK
         return owner
+
+
+def _stranger(row: asyncpg.Record) -> str:
+    return f"worker {row['id']} on {row['host']} ({', '.join(row['attached'])})"
 
 
 def is_free(row: asyncpg.Record, life: Life) -> bool:

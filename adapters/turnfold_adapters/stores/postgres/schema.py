@@ -174,6 +174,7 @@ CREATE INDEX stream_created ON stream (shard, created);
 """,
         4: """
 ALTER TABLE worker ADD instance text;  -- its name at the orchestrator that runs it
+ALTER TABLE worker ADD attached text[];  -- its accounts; NULL if it has not said so
 CREATE INDEX worker_instance ON worker (instance) WHERE instance IS NOT NULL;
 """,
     }

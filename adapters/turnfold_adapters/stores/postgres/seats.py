@@ -8,7 +8,7 @@ from functools import partial
 import asyncpg
 
 from turnfold.logs import lines
-from turnfold.ports.shards import Limit, Seating
+from turnfold.ports.shards import Host, Limit, Seating
 from turnfold_adapters.stores.postgres.bell import Bells, channel
 from turnfold_adapters.stores.postgres.connection import Session
 from turnfold_adapters.stores.postgres.ownership import (
@@ -29,6 +29,7 @@ SELECT s.shard, s.token, s.freed, s.position,
     EXISTS (SELECT FROM inbox AS i WHERE i.shard = s.shard) AS waiting,
     g.names, g.since, g.until,
     w.id, w.boot, w.pid, w.started, w.host, w.room, w.state, w.seats, w.instance,
+    w.attached,
     w.lease_until < clock_timestamp() AS lease_over,
     w.lease_until + make_interval(secs => $1) < clock_timestamp() AS lapsed,
     extract(epoch FROM w.lease_until - clock_timestamp())::float8 + $1 AS lapses_in
@@ -39,6 +40,14 @@ FROM shard AS s FULL JOIN worker AS w ON w.id = s.owner
         FROM stream AS t WHERE t.shard = s.shard AND t.name = ANY ($2::text[])
             AND t.open AND t.reason = 'rate_limited' AND t.due IS NOT NULL) AS g
 WHERE s.shard IS NOT NULL OR w.state = 'alive'
+"""
+
+
+_HOSTS = """
+SELECT w.id, w.host, w.pid, w.attached,
+    EXISTS (SELECT FROM shard AS s WHERE s.owner = w.id AND s.freed IS DISTINCT FROM s.token)
+        AS works
+FROM worker AS w WHERE w.state = 'alive' AND w.lease_until > clock_timestamp() ORDER BY w.id
 """
 
 
@@ -119,6 +128,24 @@ class LeaseSeats:
                 await free_seat(one, seat, channel(life.terms.schema))
                 text = "%s: shard %s is given back; its hand-over had been lost"
                 _LOG.info(text, life.terms.address, row["shard"])
+
+
+async def hosts_of(connection: Session) -> Sequence[Host]:
+    """The workers whose leases are not over."""
+    return [
+        Host(
+            id=row["id"],
+            host=row["host"],
+            pid=row["pid"],
+            works=row["works"],
+            attached=_shown(row["attached"]),
+        )
+        for row in await connection.fetch(_HOSTS)
+    ]
+
+
+def _shown(accounts: Sequence[str] | None) -> frozenset[str] | None:
+    return None if accounts is None else frozenset(map(shown, accounts))
 
 
 def _limits(row: asyncpg.Record) -> Iterable[Limit]:

@@ -8,7 +8,7 @@ failover.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from turnfold.errors import (
@@ -17,6 +17,7 @@ from turnfold.errors import (
     NotOpenError,
     ReadOnlyError,
 )
+from turnfold.ports.shards import Host
 from turnfold.ports.store import (
     BLANK,
     Body,
@@ -49,7 +50,7 @@ from turnfold_adapters.stores.postgres.connection import (
 from turnfold_adapters.stores.postgres.ownership import LeaseOwnership
 from turnfold_adapters.stores.postgres.rows import kept
 from turnfold_adapters.stores.postgres.schema import migrate
-from turnfold_adapters.stores.postgres.seats import LeaseSeats
+from turnfold_adapters.stores.postgres.seats import LeaseSeats, hosts_of
 from turnfold_adapters.stores.postgres.shared import Shared
 from turnfold_adapters.stores.postgres.upkeep import PostgresMaintenance
 
@@ -278,6 +279,14 @@ class PostgresStore:
 
     def doorbell(self) -> NotifyDoorbell:
         return self._doorbell
+
+    def announce(self, accounts: Iterable[str]) -> None:
+        """See `Announcing`. The next renewal of the lease tells it."""
+        self._shared.life.attached = tuple(sorted(map(kept, accounts)))
+
+    async def hosts(self) -> Sequence[Host]:
+        """See `Announcing`."""
+        return await self._reading(hosts_of)
 
     async def certify(self, worker: str, by: str) -> bool:
         """A person certifies that the process of a worker is dead: another host takes
