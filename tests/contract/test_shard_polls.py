@@ -83,6 +83,33 @@ async def test_a_log_that_ends_behind_what_memory_knows_is_read(
         assert woken == [known + 1]
 
 
+async def test_a_commit_under_way_is_no_log_that_ends_behind(
+    cluster: Cluster, no_bells: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with cluster.host() as kernel:
+        await _all_here(kernel)
+        await asyncio.sleep(0.1)
+        seat, woken, told = seats_of(kernel)[1], list[int](), asyncio.Event()
+        assert seat._worker is not None
+        seat._worker.wake = lambda: woken.append(1)  # type: ignore[method-assign]
+        driver, commit = driver_of(seat), seat.store.commit
+
+        async def answers_late(writes: Any) -> Any:
+            answer = await commit(writes)
+            await told.wait()
+            return answer
+
+        monkeypatch.setattr(seat.store, "commit", answers_late)
+        accepted = asyncio.ensure_future(
+            kernel.accept(inbound("1", conversation=talk(1)))
+        )
+        await until(lambda: driver.flusher.waiting_ms() is not None)
+        seat.stir(Seating(free=(), hosts=1, ends={1: driver.book.position + 1}))
+        assert not woken
+        told.set()
+        await accepted
+
+
 async def test_a_shard_with_a_commit_of_unknown_outcome_asks_by_itself(
     cluster: Cluster, no_bells: None
 ) -> None:
