@@ -245,18 +245,21 @@ async def test_a_store_that_fails_in_a_task_group_costs_no_run(lone: Gateway) ->
 @pytest.mark.case("U04")
 async def test_a_text_that_is_returned_is_the_reply(lone: Gateway) -> None:
     async def answer(handle: Any) -> Any:
-        return "my answer" if handle.inbound.message_id == "1" else Text("another")
+        number = handle.inbound.message_id
+        return {"1": "my answer", "2": Text("another")}.get(
+            number, ["one", Text("two")]
+        )
 
     lone.handler = answer
     kernel = await lone.start()
-    for number in ("1", "2"):
+    for number in ("1", "2", "3"):
         accepted = await kernel.accept(inbound(number))
         assert await accepted.settled(1_000) == "replied"
-    assert lone.platform.contents == ["my answer", "another"]
+    assert lone.platform.contents == ["my answer", "another", "one", "two"]
 
 
 @pytest.mark.case("U04")
-@pytest.mark.parametrize("given", [None, 7])
+@pytest.mark.parametrize("given", [None, 7, [], ["one", 7]], ids=repr)
 async def test_silence_that_nobody_stated_is_told(
     lone: Gateway, given: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -366,3 +369,14 @@ def test_a_wait_of_not_now_is_a_day_at_most() -> None:
     assert NotNow(retry_after_ms=day - 1).retry_after_ms == day - 1
     assert NotNow(retry_after_ms=10 * day).retry_after_ms == day
     assert NotNow().retry_after_ms is None
+
+
+@pytest.mark.case("U04")
+async def test_more_payloads_than_one_call_may_have_are_refused_at_once(
+    lone: Gateway,
+) -> None:
+    """A million of them kept the loop for some seconds, to be refused in the end."""
+    kernel = await lone.start()
+    with pytest.raises(InvalidInputError, match="at most 10,000 in one call") as caught:
+        await kernel.enqueue(route(), *["x"] * 10_001)
+    assert caught.value.field == "payloads"

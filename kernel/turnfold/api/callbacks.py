@@ -3,7 +3,7 @@ aborted."""
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -296,7 +296,13 @@ def _asked_wait_ms(error: BaseException) -> int | None:
     return min(int(seconds * 1_000), LONGEST_WAIT_MS)
 
 
-async def _reply(handle: TurnHandle, given: str | Payload) -> Any:
+def _payloads(given: Any) -> Sequence[str | Payload]:
+    """What a handler returned, as the payloads of its reply; none if it is no reply."""
+    some = given if type(given) in (list, tuple) else (given,)
+    return some if all(isinstance(one, str | Payload) for one in some) else ()
+
+
+async def _reply(handle: TurnHandle, given: Sequence[str | Payload]) -> Any:
     """Say the answer that a handler returned. It is computed: while the store cannot
     take it, it is kept here, and the handler is not run again."""
     failed: Exception | None = None
@@ -304,7 +310,7 @@ async def _reply(handle: TurnHandle, given: str | Payload) -> Any:
         try:
             if failed is not None:
                 await asyncio.sleep(_KEPT_S)
-            return await handle.reply(given)
+            return await handle.reply(*given)
         except TAKES_NONE as exc:
             if failed is None:
                 _LOG.warning("%s: its answer waits for the store: %s", handle.id, exc)
@@ -320,12 +326,13 @@ async def _reply(handle: TurnHandle, given: str | Payload) -> Any:
 
 
 async def _answer(handler: Handler, keep: _Keep, handle: TurnHandle) -> Any:
-    """Call a handler. If it returns a text or a payload, send that as its reply."""
+    """Call a handler. If it returns texts or payloads, send them as its reply."""
     CURRENT.set(handle)  # for this task and the tasks that it begins
     given = await _given(handler, keep, handle)
     await handle.check_awaited()
-    if isinstance(given, str | Payload):
-        return await _reply(handle, given)
+    payloads = _payloads(given)
+    if payloads:
+        return await _reply(handle, payloads)
     await handle.check_left()
     if given is not None:
         kind = type(given).__name__

@@ -52,6 +52,8 @@ from turnfold.messages import (
 )
 from turnfold.ports.store import Wanted
 
+_MOST = 10_000  # payloads of one call: each is packed on the loop
+
 
 class Commands(Spread):
     """The commands of a Kernel.
@@ -243,6 +245,9 @@ class Commands(Spread):
         check_kind("route", route, Route)
         if not payloads:
             raise InvalidInputError(field="payloads", problem="nothing to send")
+        if len(payloads) > _MOST:
+            problem = f"{len(payloads):,} payloads; at most {_MOST:,} in one call"
+            raise InvalidInputError(field="payloads", problem=problem)
         due = None if not_before is None else check_span("not_before", not_before)
         kind = check_enum("kind", kind, Kind)
         ready, large = [], False
