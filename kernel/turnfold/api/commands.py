@@ -243,11 +243,7 @@ class Commands(Spread):
         """Read files and run the channel's plan, before the decision."""
         self._home.check()
         check_kind("route", route, Route)
-        if not payloads:
-            raise InvalidInputError(field="payloads", problem="nothing to send")
-        if len(payloads) > _MOST:
-            problem = f"{len(payloads):,} payloads; at most {_MOST:,} in one call"
-            raise InvalidInputError(field="payloads", problem=problem)
+        _check_count(payloads)
         due = None if not_before is None else check_span("not_before", not_before)
         kind = check_enum("kind", kind, Kind)
         ready, large = [], False
@@ -440,6 +436,14 @@ class Commands(Spread):
         except RequestedError:
             return False
         return True
+
+
+def _check_count(payloads: Sequence[Payload | str]) -> None:
+    if not payloads:
+        raise InvalidInputError(field="payloads", problem="nothing to send")
+    if len(payloads) > _MOST:
+        problem = f"{len(payloads):,} payloads; at most {_MOST:,} in one call"
+        raise InvalidInputError(field="payloads", problem=problem)
 
 
 def _plan(busy: Busy | str, debounce_ms: int) -> busy_lane.Plan:
