@@ -5,6 +5,7 @@ import json
 import pytest
 
 from turnfold_model.__main__ import main
+from turnfold_model.tla import tlc
 
 
 def test_no_command_is_wrong_usage(capsys):
@@ -71,10 +72,14 @@ def test_explore_tells_the_way_to_a_violation(capsys):
     assert "accepted: slots" in err
 
 
-def test_without_java_or_jar_tlc_says_so(capsys, monkeypatch):
+@pytest.mark.parametrize(
+    ("java", "said"), [("/usr/bin/java", "tla2tools.jar"), (None, "no java")]
+)
+def test_without_java_or_jar_tlc_says_so(capsys, monkeypatch, java, said):
     monkeypatch.setenv("TLA2TOOLS_JAR", "/nowhere")
+    monkeypatch.setattr(tlc.shutil, "which", lambda _: java)
     assert main(["tlc", "--small"]) == 2
-    assert "tla2tools.jar" in capsys.readouterr().err
+    assert said in capsys.readouterr().err
 
 
 def test_an_unknown_option_is_wrong_usage(capsys):
