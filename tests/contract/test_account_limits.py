@@ -5,8 +5,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from attrs import define, field
-from msgspec.structs import replace
+from attrs import define, evolve, field
 
 from turnfold import Accepted, FailureClass, GateScope, Kernel, Receipt, Rejected
 from turnfold._runtime.limits import TOGETHER_MS, Limits
@@ -184,7 +183,7 @@ def _entry(name: str, attempt: int = 1) -> Entry:
         body=("d",),
         expires_at=1_000,
     )
-    return replace(entry, attempt=attempt)
+    return evolve(entry, attempt=attempt)
 
 
 def test_a_decision_that_is_made_again_gets_the_same_answer() -> None:

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from attrs import evolve
 from msgspec.structs import replace
 
 from turnfold._decide import rules
@@ -79,7 +80,7 @@ def test_at_its_expiry_it_is_too_late(now: int, passes: bool) -> None:
     assert rules.not_expired(ENTRY, now) is passes
 
 
-WAITS = replace(ENTRY, phase=Phase.QUEUED, attempt=0, used=0, first_at=None, since=200)
+WAITS = evolve(ENTRY, phase=Phase.QUEUED, attempt=0, used=0, first_at=None, since=200)
 
 
 @pytest.mark.parametrize(("now", "old"), [(300, False), (301, True)])
@@ -105,46 +106,46 @@ def test_what_may_have_been_seen_or_still_grows_is_not_too_old(
     more: dict[str, Any],
 ) -> None:
     assert rules.too_old(WAITS, 10_000, 100, 200)
-    assert not rules.too_old(replace(WAITS, **more), 10_000, 100, 200)
+    assert not rules.too_old(evolve(WAITS, **more), 10_000, 100, 200)
     assert not rules.too_old(WAITS, 10_000, None, 200)
 
 
 @pytest.mark.parametrize(("used", "passes"), [(0, True), (7, True), (8, False)])
 def test_the_budget_is_used_up_at_its_size(used: int, passes: bool) -> None:
-    assert rules.budget_left(replace(ENTRY, used=used)) is passes
+    assert rules.budget_left(evolve(ENTRY, used=used)) is passes
 
 
 @pytest.mark.parametrize(("alone", "passes"), [(2, True), (3, False)])
 def test_the_third_death_alone_is_the_last(alone: int, passes: bool) -> None:
     blame = Blame(deaths=9, suspects=1, alone=alone)
-    assert rules.not_quarantined(replace(ENTRY, blame=blame), 3) is passes
+    assert rules.not_quarantined(evolve(ENTRY, blame=blame), 3) is passes
 
 
 def test_a_requested_abort_forbids_attempts() -> None:
     assert rules.not_aborted(ENTRY)
-    assert not rules.not_aborted(replace(ENTRY, abort=AbortReason.USER))
+    assert not rules.not_aborted(evolve(ENTRY, abort=AbortReason.USER))
 
 
 @pytest.mark.parametrize(("now", "passes"), [(549, True), (550, False)])
 def test_half_of_a_window_is_kept(now: int, passes: bool) -> None:
     assert rules.key_window_open(ENTRY, now, 0) is passes
-    doubtful = replace(ENTRY, doubt=True)
+    doubtful = evolve(ENTRY, doubt=True)
     assert rules.resend_allowed(doubtful, now, 0) is passes
 
 
 def test_a_key_for_ever_has_no_window_and_no_key_has_none() -> None:
     forever = replace(PART, key_window_ms=None)
-    assert rules.key_window_open(replace(ENTRY, parts=(forever,)), 10**12, 0)
+    assert rules.key_window_open(evolve(ENTRY, parts=(forever,)), 10**12, 0)
     keyless = replace(PART, classes=(LOOKUP,))
-    assert not rules.key_window_open(replace(ENTRY, parts=(keyless,)), 501, 0)
-    assert not rules.key_window_open(replace(ENTRY, first_at=None), 501, 0)
+    assert not rules.key_window_open(evolve(ENTRY, parts=(keyless,)), 501, 0)
+    assert not rules.key_window_open(evolve(ENTRY, first_at=None), 501, 0)
 
 
 def test_doubt_forbids_a_resend_until_somebody_says_so() -> None:
-    blind = replace(ENTRY, parts=(replace(PART, classes=()),), doubt=True)
+    blind = evolve(ENTRY, parts=(replace(PART, classes=()),), doubt=True)
     assert not rules.resend_allowed(blind, 501, 0)
-    assert rules.resend_allowed(replace(blind, resend=True), 501, 0)
-    assert rules.resend_allowed(replace(blind, doubt=False), 501, 0)
+    assert rules.resend_allowed(evolve(blind, resend=True), 501, 0)
+    assert rules.resend_allowed(evolve(blind, doubt=False), 501, 0)
     assert rules.no_doubt(ENTRY)
     assert not rules.no_doubt(blind)
     assert not rules.may_look_up(blind)
@@ -186,22 +187,22 @@ def test_the_class_in_force_is_what_plan_and_channel_both_name(
 )
 def test_an_outcome_belongs_to_one_attempt(change: dict[str, object]) -> None:
     assert rules.outcome_is_current(ENTRY, 5, 0, 1)
-    assert not rules.outcome_is_current(replace(ENTRY, **change), 5, 0, 1)
+    assert not rules.outcome_is_current(evolve(ENTRY, **change), 5, 0, 1)
 
 
 def test_only_another_epoch_is_dead_and_only_in_flight() -> None:
     assert rules.sender_is_dead(ENTRY, 6)
     assert not rules.sender_is_dead(ENTRY, 5)
-    assert not rules.sender_is_dead(replace(ENTRY, phase=Phase.IN_DOUBT), 6)
+    assert not rules.sender_is_dead(evolve(ENTRY, phase=Phase.IN_DOUBT), 6)
     assert rules.runner_is_dead(TURN, 6)
     assert not rules.runner_is_dead(TURN, 5)
-    assert not rules.runner_is_dead(replace(TURN, phase=TurnPhase.ANSWERED), 6)
+    assert not rules.runner_is_dead(evolve(TURN, phase=TurnPhase.ANSWERED), 6)
 
 
 def with_first(**facts: Any) -> Entry:
     """Two parts, the second at hand, and the first as the facts say."""
     first = PartState(part=0, **facts)
-    return replace(ENTRY, parts=(PART, PART), part=1, others=gathered([first]))
+    return evolve(ENTRY, parts=(PART, PART), part=1, others=gathered([first]))
 
 
 M = ("m",)
@@ -213,7 +214,7 @@ def test_a_receipt_is_evidence_for_a_part_that_has_none() -> None:
     assert rules.may_be_accepted(with_first(end=PartEnd.REFUSED), 0, M)
     for end in (PartEnd.DELIVERED, PartEnd.BOUNCED):
         assert not rules.may_be_accepted(with_first(end=end), 0, M)
-    for again in (with_first(void=M), replace(ENTRY, void=M)):
+    for again in (with_first(void=M), evolve(ENTRY, void=M)):
         assert not rules.may_be_accepted(again, 0, M)
         assert rules.may_be_accepted(again, 0, ("n",))
 
@@ -252,13 +253,13 @@ def test_a_receipt_has_ids_unless_there_are_none(
 )
 def test_only_the_run_under_way_speaks(change: dict[str, object]) -> None:
     assert rules.run_is_current(TURN, 5, 2)
-    assert not rules.run_is_current(replace(TURN, **change), 5, 2)
+    assert not rules.run_is_current(evolve(TURN, **change), 5, 2)
 
 
 @pytest.mark.parametrize("phase", list(Phase))
 @pytest.mark.parametrize("doubt", [False, True])
 def test_what_is_surely_unsent(phase: Phase, doubt: bool) -> None:
-    entry = replace(ENTRY, phase=phase, doubt=doubt)
+    entry = evolve(ENTRY, phase=phase, doubt=doubt)
     unsent = phase in (Phase.QUEUED, Phase.RETRYABLE) and not doubt
     assert rules.abortable_as_unsent(entry) is unsent
     hidden = (
@@ -267,16 +268,16 @@ def test_what_is_surely_unsent(phase: Phase, doubt: bool) -> None:
         and not doubt
     )
     assert rules.nothing_seen(entry) is hidden
-    assert not rules.nothing_seen(replace(entry, handle=("h",)))
+    assert not rules.nothing_seen(evolve(entry, handle=("h",)))
 
 
 def test_what_was_accepted_or_placed_may_have_been_seen() -> None:
     unsent = {"phase": Phase.QUEUED}
-    assert rules.nothing_seen(replace(with_first(end=PartEnd.REFUSED), **unsent))
+    assert rules.nothing_seen(evolve(with_first(end=PartEnd.REFUSED), **unsent))
     for end in (PartEnd.DELIVERED, PartEnd.BOUNCED):
-        assert not rules.nothing_seen(replace(with_first(end=end), **unsent))
-    assert not rules.nothing_seen(replace(with_first(handle=("h",)), **unsent))
-    assert not rules.nothing_seen(replace(with_first(doubt=True), **unsent))
+        assert not rules.nothing_seen(evolve(with_first(end=end), **unsent))
+    assert not rules.nothing_seen(evolve(with_first(handle=("h",)), **unsent))
+    assert not rules.nothing_seen(evolve(with_first(doubt=True), **unsent))
 
 
 def test_only_an_accepted_part_can_bounce() -> None:
@@ -292,7 +293,7 @@ def test_doubt_about_any_part_is_doubt() -> None:
 
 
 def test_no_death_ends_a_turn_that_was_left_open() -> None:
-    assert not rules.runner_is_dead(replace(TURN, left_open=9_000), 6)
+    assert not rules.runner_is_dead(evolve(TURN, left_open=9_000), 6)
 
 
 def test_the_rest() -> None:
@@ -300,22 +301,22 @@ def test_the_rest() -> None:
     assert not rules.head_of_lane("entry:e", "entry:f")
     assert not rules.head_of_lane("entry:e", None)
     assert rules.not_answered(TURN)
-    assert not rules.not_answered(replace(TURN, phase=TurnPhase.ANSWERED))
-    assert rules.runs_left(replace(TURN, failed_runs=1), 2)
-    assert not rules.runs_left(replace(TURN, failed_runs=2), 2)
+    assert not rules.not_answered(evolve(TURN, phase=TurnPhase.ANSWERED))
+    assert rules.runs_left(evolve(TURN, failed_runs=1), 2)
+    assert not rules.runs_left(evolve(TURN, failed_runs=2), 2)
 
 
 @pytest.mark.case("U07")
 def test_a_suspect_that_is_tried_alone_waits_for_what_runs() -> None:
-    suspect = replace(TURN, suspects=1, deaths=2, phase=TurnPhase.ACCEPTED)
+    suspect = evolve(TURN, suspects=1, deaths=2, phase=TurnPhase.ACCEPTED)
     assert rules.may_run_beside(suspect, [])
     assert not rules.may_run_beside(suspect, [TURN])
-    assert not rules.may_run_beside(TURN, [replace(suspect, phase=TurnPhase.RUNNING)])
+    assert not rules.may_run_beside(TURN, [evolve(suspect, phase=TurnPhase.RUNNING)])
 
 
 @pytest.mark.case("U07")
 def test_an_entry_that_is_tried_alone_waits_for_all_that_is_under_way() -> None:
-    suspect = replace(ENTRY, blame=Blame(deaths=2, suspects=1))
+    suspect = evolve(ENTRY, blame=Blame(deaths=2, suspects=1))
     assert rules.may_send_beside(suspect, [], [])
     assert not rules.may_send_beside(suspect, [ENTRY], [])
     assert not rules.may_send_beside(suspect, [], [TURN])
@@ -325,7 +326,7 @@ def test_an_entry_that_is_tried_alone_waits_for_all_that_is_under_way() -> None:
 
 @pytest.mark.case("U07")
 def test_half_of_the_suspect_entries_are_sent_at_a_time() -> None:
-    suspect = replace(ENTRY, blame=Blame(deaths=1, suspects=4))
+    suspect = evolve(ENTRY, blame=Blame(deaths=1, suspects=4))
     assert rules.may_send_beside(suspect, [suspect], [])
     assert not rules.may_send_beside(suspect, [suspect, suspect], [])
     assert rules.may_send_beside(ENTRY, [suspect, suspect], [])
@@ -333,8 +334,8 @@ def test_half_of_the_suspect_entries_are_sent_at_a_time() -> None:
 
 @pytest.mark.case("T06")
 def test_the_age_of_a_message_is_known_where_a_clock_can_tell() -> None:
-    sent = replace(TURN, created=1_000, first=replace(FIRST, sent_at=200))
-    assert rules.age_of(replace(TURN, created=1_000), 5_000, 5_000, 0) == 4_000
+    sent = evolve(TURN, created=1_000, first=replace(FIRST, sent_at=200))
+    assert rules.age_of(evolve(TURN, created=1_000), 5_000, 5_000, 0) == 4_000
     assert rules.age_of(sent, 5_000, 5_000, 0) == 4_800
     assert rules.age_of(sent, 5_000, 90_000, 500) == 4_000
     assert rules.age_of(sent, 5_000, 5_000, 2_000) is None

@@ -7,6 +7,7 @@ it: each guard is a mutant (specs/guarantees.md).
 
 from collections.abc import Collection, Sequence
 
+from attrs import evolve
 from msgspec.structs import replace
 
 from turnfold._log.outbox_events import PlannedPart
@@ -145,7 +146,7 @@ def in_force(part: PlannedPart, claimed: PartClass) -> PlannedPart:
 def held_to(entry: Entry, part: PlannedPart) -> Entry:
     """The entry with other promises for its part at hand."""
     parts = (*entry.parts[: entry.part], part, *entry.parts[entry.part + 1 :])
-    return entry if parts == entry.parts else replace(entry, parts=parts)
+    return entry if parts == entry.parts else evolve(entry, parts=parts)
 
 
 def can_mark(policy: BlindPolicy, *, marks: bool) -> bool:
