@@ -58,7 +58,13 @@ def runs(pod: Any) -> bool:
     written by others, who do not know."""
     states = pod["status"].get("containerStatuses", ())
     ours = [each["state"] for each in states if each["name"] == CONTAINER]
-    return not ours or any("running" in state for state in ours)
+    return not ours or any(map(may_run, ours))
+
+
+def may_run(state: Any) -> bool:
+    """A container that the kubelet has lost sight of may run."""
+    ended = state.get("terminated", {})
+    return "running" in state or ended.get("reason") == "ContainerStatusUnknown"
 
 
 def is_ready(node: Any) -> bool:

@@ -144,8 +144,11 @@ def fake_cluster(objects: Mapping[str, Any]) -> Iterator[str]:
         server.server_close()
 
 
-def pod(uid: str, state: str | None, phase: str = "Running") -> Any:
-    statuses = [{"name": "gateway", "state": {state: {}}}] if state else []
+def pod(
+    uid: str, state: str | None, phase: str = "Running", reason: str = "Error"
+) -> Any:
+    ours = {"name": "gateway", "state": {state: {"reason": reason}}}
+    statuses: list[Any] = [ours] if state else []
     statuses.append({"name": "sidecar", "state": {"running": {}}})
     status = {"phase": phase, "containerStatuses": statuses}
     return {"metadata": {"uid": uid}, "status": status}
@@ -161,6 +164,9 @@ CLUSTER = {
     # Others write the phase of a pod whose node does not answer.
     "/api/v1/namespaces/default/pods/lost": pod("u3", "running", "Failed"),
     "/api/v1/namespaces/default/pods/unknown": pod("u4", None),
+    "/api/v1/namespaces/default/pods/unseen": pod(
+        "u10", "terminated", "Failed", "ContainerStatusUnknown"
+    ),
     "/api/v1/namespaces/default/pods/again": pod("another", "running"),
     "/api/v1/nodes/ready": node("True"),
     "/api/v1/nodes/silent": node("Unknown"),
@@ -170,6 +176,7 @@ INSTANCES = {
     "ready/backs-off/u2": True,
     "silent/lost/u3": False,
     "ready/unknown/u4": False,
+    "ready/unseen/u10": False,
     "ready/again/u5": True,
     "silent/again/u6": False,
     "ready/deleted/u7": True,

@@ -251,26 +251,22 @@ class Link:
         """The connection, for this block alone. Raises DiskError if there is none. A
         cancelled block ends its connection: else the next block would inherit its
         statement or its open transaction."""
-        async with self._timed():
-            connection, self._alone = await self._there(), ""
+        async with self._lock:
+            self._since, connection = time.monotonic(), None
             try:
+                connection, self._alone = await self._there(), ""
                 with self._way.watched(self._made_to):
                     yield Session(connection, shard)
                 self._check_replicated()
             except asyncio.CancelledError:
-                connection.terminate()
-                raise
-            except asyncpg.PostgresError as exc:
-                if exc.sqlstate in _LAST_WORDS:  # its end may not be seen yet
+                if connection is not None:
                     connection.terminate()
                 raise
-
-    @asynccontextmanager
-    async def _timed(self) -> AsyncIterator[None]:
-        async with self._lock:
-            self._since = time.monotonic()
-            try:
-                yield
+            except asyncpg.PostgresError as exc:
+                # Its end may not be seen yet.
+                if connection is not None and exc.sqlstate in _LAST_WORDS:
+                    connection.terminate()
+                raise
             finally:
                 self._since = None
 
