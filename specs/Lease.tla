@@ -3,7 +3,7 @@
    (specs/postgres.md): lives of workers with their leases, shards with their owners, tokens
    and epochs, proofs of death, and seats that are handed over are in `Seats.tla`; here are
    commits of unknown fate, the inbox, the wire, a server that goes back to an earlier state,
-   and the invariants O1 to O10. *)
+   and the invariants O1 to O11. *)
 EXTENDS Seats
 
 (* ---- commits ---- *)
@@ -147,7 +147,7 @@ OfLife(w) ==
   \/ Early(w) \/ Sends(w) \/ Answered(w) \/ TimesOut(w)
 OfSeat(w, s) ==
   \/ Finds(w, s) \/ Takes(w, s) \/ HandsOver(w, s) \/ LosesSeat(w, s) \/ ReadsAnew(w, s)
-  \/ AfterDoubt(w, s) \/ Commits(w, s) \/ AnswerLost(w, s) \/ UnderWay(w, s) \/ Notes(w, s)
+  \/ AfterDoubt(w, s) \/ TokenUnanswered(w, s) \/ Commits(w, s) \/ AnswerLost(w, s) \/ UnderWay(w, s) \/ Notes(w, s)
 Next ==
   \/ LateStored \/ LateRefused \/ Posts \/ Lands \/ Lags \/ FailsOver
   \/ \E w \in W : OfLife(w) \/ \E s \in S : OfSeat(w, s)
@@ -169,6 +169,7 @@ O6 == "O6" \notin bad  \* evidence stays
 O7 == entry.phase = "delivered" => landed > 0      \* delivered means shown
 O9 == box.logged < 2 /\ Cardinality(told) < 2      \* one message, one turn
 O10 == "O10" \notin bad  \* a log that lacks a head in hand is never appended to
+O11 == "O11" \notin bad  \* nobody stands down from a shard that is its own
 Grows ==               \* tokens and epochs only grow, but for a server that went back
   [][\A s \in S : \/ shard'[s].token >= shard[s].token /\ shard'[s].epochs >= shard[s].epochs
                   \/ now' > now]_vars

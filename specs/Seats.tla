@@ -19,6 +19,7 @@ CONSTANTS
   OwnerChecked,       \* and is one of the owner
   PlaceChecked,       \* and the log ends where it believes
   TokenAfterDoubt,    \* a new token after a commit of unknown fate
+  AskedKept,          \* a seat knows each token that it has asked for
   TokenAfterTake, TokenAfterHandOver,
   TokenCompared,      \* a take finds the token that it found free
   LivingTakes,        \* only who counts as alive takes
@@ -61,7 +62,7 @@ platform == <<wire, landed>>
 W == 1..Lives
 S == 1..Shards
 None == [life |-> 0]
-NoSeat == [tok |-> 0, ep |-> 0, base |-> 0, doubt |-> FALSE, seen |-> -1, era |-> 0, behind |-> FALSE]
+NoSeat == [tok |-> 0, asked |-> 0, ep |-> 0, base |-> 0, doubt |-> FALSE, seen |-> -1, era |-> 0, behind |-> FALSE]
 End(s) == IF shard[s].log = <<>> THEN 0 ELSE shard[s].log[Len(shard[s].log)]
 Has(s, head) == head = 0 \/ \E n \in 1..Len(shard[s].log) : shard[s].log[n] = head
 Able(w) == proc[w] = "up" /\ row[w] = "alive" /\ ~over[w]
@@ -166,22 +167,27 @@ Takes(w, s) ==
   /\ UNCHANGED <<row, over, message, server, proc, late, platform, made, left, bad>>
 
 Ours(w, s) == shard[s].owner = w /\ shard[s].token = seat[w, s].tok
+\* The highest token that the worker has asked for, and whether the shard has one of its.
+Top(w, s) == IF AskedKept /\ seat[w, s].asked > seat[w, s].tok THEN seat[w, s].asked ELSE seat[w, s].tok
+Known(w, s) == shard[s].owner = w /\ shard[s].token \in seat[w, s].tok..Top(w, s)
 \* Whoever waits for a commit of unknown fate is told that it is not there.
 ToldNot(s) == late' = IF late # None /\ late.s = s THEN [late EXCEPT !.told = TRUE] ELSE late
 
 HandsOver(w, s) ==
-  /\ proc[w] = "up" /\ seat[w, s].tok # 0 /\ Ours(w, s) /\ Spend /\ ToldNot(s)
+  /\ proc[w] = "up" /\ seat[w, s].tok # 0 /\ Known(w, s) /\ Spend /\ ToldNot(s)
   /\ QuietHandOver /\ s = 1 => Quiet(w)
   /\ shard' = [shard EXCEPT ![s].freed = TRUE, ![s].wrote = 0,
-                            ![s].token = @ + (IF TokenAfterHandOver THEN 1 ELSE 0)]
+                            ![s].token = IF TokenAfterHandOver THEN Top(w, s) + 1 ELSE @]
   /\ seat' = [seat EXCEPT ![w, s] = NoSeat]
   /\ hand' = IF QuietHandOver /\ s = 1 THEN [hand EXCEPT ![w] = ""] ELSE hand
   /\ UNCHANGED <<row, over, message, server, proc, platform, made, bad>>
 
+\* It stands down, which is wrong if the shard is its own.
 LosesSeat(w, s) ==
-  /\ proc[w] = "up" /\ seat[w, s].tok # 0 /\ ~Ours(w, s)
+  /\ proc[w] = "up" /\ seat[w, s].tok # 0 /\ ~Known(w, s)
   /\ seat' = [seat EXCEPT ![w, s] = NoSeat]
-  /\ UNCHANGED <<database, server, proc, hand, late, platform, told, made, left, bad>>
+  /\ bad' = IF shard[s].owner = w /\ seat[w, s].era = now THEN bad \cup {"O11"} ELSE bad
+  /\ UNCHANGED <<database, server, proc, hand, late, platform, told, made, left>>
 
 \* What was read: whether the log goes on from what is in hand, and an attempt of its own.
 Read(w, s, token) ==
@@ -189,7 +195,7 @@ Read(w, s, token) ==
       mine == entry.phase = "attempted" /\ entry.epoch = seat[w, s].ep IN
   IF lost /\ HeadCompared
   THEN seat' = [seat EXCEPT ![w, s] = NoSeat] /\ UNCHANGED hand
-  ELSE /\ seat' = [seat EXCEPT ![w, s].tok = token, ![w, s].base = End(s),
+  ELSE /\ seat' = [seat EXCEPT ![w, s].tok = token, ![w, s].asked = 0, ![w, s].base = End(s),
                                ![w, s].doubt = FALSE, ![w, s].behind = @ \/ lost]
        /\ hand' = IF s = 1 /\ mine /\ hand[w] = "" THEN [hand EXCEPT ![w] = "armed"] ELSE hand
 
@@ -200,9 +206,18 @@ ReadsAnew(w, s) ==
   /\ UNCHANGED <<database, server, proc, late, platform, told, made, left, bad>>
 
 AfterDoubt(w, s) ==
-  LET token == shard[s].token + (IF TokenAfterDoubt THEN 1 ELSE 0) IN
-  /\ proc[w] = "up" /\ seat[w, s].doubt /\ Ours(w, s) /\ ToldNot(s)
+  LET token == IF TokenAfterDoubt THEN Top(w, s) + 1 ELSE shard[s].token IN
+  /\ proc[w] = "up" /\ seat[w, s].doubt /\ Known(w, s) /\ ToldNot(s)
   /\ shard' = [shard EXCEPT ![s].token = token, ![s].wrote = IF TokenAfterDoubt THEN 0 ELSE @]
   /\ Read(w, s, token)
   /\ UNCHANGED <<row, over, message, server, proc, platform, made, left, bad>>
+
+\* The answer to the new token is lost, too, or the question never came there.
+TokenUnanswered(w, s) ==
+  LET token == Top(w, s) + 1 IN
+  /\ TokenAfterDoubt /\ proc[w] = "up" /\ seat[w, s].doubt /\ Known(w, s) /\ Spend
+  /\ seat' = [seat EXCEPT ![w, s].asked = token]
+  /\ \/ shard' = [shard EXCEPT ![s].token = token, ![s].wrote = 0]
+     \/ UNCHANGED shard
+  /\ UNCHANGED <<row, over, message, server, proc, hand, late, platform, made, bad>>
 =============================================================================

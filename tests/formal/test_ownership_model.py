@@ -4,12 +4,8 @@ from dataclasses import fields, replace
 
 import pytest
 
-from turnfold_model.ownership_model import routing, watching
-from turnfold_model.ownership_model.command import (
-    search,
-    search_routing,
-    search_watching,
-)
+from turnfold_model.ownership_model import finding, watching
+from turnfold_model.ownership_model.command import search, search_side
 from turnfold_model.ownership_model.world import Class, Rules
 from turnfold_model.tla.tlc_tasks import LEASE_BREAKS, LEASE_RULES
 
@@ -28,6 +24,7 @@ def test_one_message_is_one_turn_in_every_state() -> None:
         ("lookup", "token_after_unknown_fate", "O4"),
         ("lookup", "token_after_take", "O1"),
         ("lookup", "token_after_hand_over", "O4"),
+        ("lookup", "asked_tokens_are_known", "O11"),
         ("inbox", "promised_keys_are_taken", "O9"),
         ("inbox", "logged_keys_are_taken", "O9"),
         ("inbox", "leaves_the_inbox", "O9"),
@@ -49,7 +46,7 @@ def test_each_rule_is_a_guard_of_the_tla_module() -> None:
 
 
 def test_what_goes_between_shards_is_neither_lost_nor_doubled() -> None:
-    result = search_routing(routing.Rules(), "between shards")
+    result = search_side("between shards")
     assert result.complete
     assert not result.broken
 
@@ -67,21 +64,19 @@ def test_what_goes_between_shards_is_neither_lost_nor_doubled() -> None:
 def test_a_rule_between_shards_that_is_taken_away_is_missed(
     rule: str, broken: str
 ) -> None:
-    result = search_routing(replace(routing.Rules(), **{rule: False}), rule)
+    result = search_side("between shards", rule)
     assert result.broken.startswith(broken)
 
 
 def test_a_watchdog_ends_nobody_but_a_worker_whose_lease_is_over() -> None:
-    result = search_watching(watching.Rules(), "watchdog")
+    result = search_side("watchdog")
     assert result.complete
     assert not result.broken
 
 
 def test_each_rule_of_the_watchdog_is_missed() -> None:
     missed = {
-        rule.name: search_watching(
-            replace(watching.Rules(), **{rule.name: False}), rule.name
-        ).broken[:2]
+        rule.name: search_side("watchdog", rule.name).broken[:2]
         for rule in fields(watching.Rules)
     }
     assert missed == {
@@ -89,4 +84,23 @@ def test_each_rule_of_the_watchdog_is_missed() -> None:
         **dict.fromkeys(("start_compared", "held_by_handle"), "W1"),
         "held_before_compared": "W1",
         "gone_before_word": "W3",
+    }
+
+
+def test_processes_find_the_primary_and_follow_it() -> None:
+    result = search_side("way to the primary")
+    assert result.complete
+    assert not result.broken
+
+
+def test_each_rule_of_the_way_to_the_primary_is_missed() -> None:
+    missed = {
+        rule.name: search_side("way to the primary", rule.name).broken[:2]
+        for rule in fields(finding.Rules)
+    }
+    assert missed == {
+        **dict.fromkeys(("fenced", "synchronous"), "P1"),
+        **dict.fromkeys(("never_back", "later_wins"), "P2"),
+        **dict.fromkeys(("all_asked", "looks_around"), "P3"),
+        **dict.fromkeys(("primary_alone", "one_way"), "P4"),
     }

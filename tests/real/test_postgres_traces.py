@@ -7,11 +7,12 @@ the module has these steps."""
 import random
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import Any
 
 import pytest
 
-from turnfold.errors import FateUnknownError, LostStoreError
+from turnfold.errors import DiskError, FateUnknownError, LostStoreError
 from turnfold_adapters.stores.postgres import PostgresStore, watchdog
 from turnfold_adapters.stores.processes import start_time
 from turnfold_model.checks.store_kit import put
@@ -23,7 +24,7 @@ from .went_back import Standby
 
 if tlc.missing():
     pytest.skip(f"NO TLC HERE: {tlc.missing()}", allow_module_level=True)
-HOSTS, ACTS, SEEDS = 3, 40, (1, 4, 7, 11)
+HOSTS, ACTS, SEEDS = 3, 40, (1, 2, 4, 18)
 _SHARD = "SELECT owner, token, freed IS NOT DISTINCT FROM token AS freed, position FROM {}.shard"
 pytestmark = pytest.mark.timeout(240)
 
@@ -114,6 +115,8 @@ class Play:
             await self.goes_back()
         elif not host.seat:
             await self.takes(host)
+        elif host.doubt and self.dice.random() < 0.3:
+            await self.asks_in_vain(host)
         elif host.doubt:
             await self.reopens(host)
         elif self.dice.random() < 0.2:
@@ -148,6 +151,23 @@ class Play:
         else:
             host.doubt = False
             await self.done("reopen")
+
+    async def asks_in_vain(self, host: Host) -> None:
+        """It takes a new token, and the answer is lost."""
+        _, before = await self.of_shard()
+        life = host.part._ownership._life
+        asked = life.asked
+
+        async def unanswered(ask: Any, shard: int = 0) -> Any:
+            await asked(ask, shard)
+            raise DiskError(path="the server", problem="cut by the test")
+
+        life.asked = unanswered  # type: ignore[method-assign]
+        with suppress(DiskError):
+            await host.part.reopen()
+        life.asked = asked  # type: ignore[method-assign]
+        if (await self.of_shard())[1] != before:
+            await self.done("token_unanswered")
 
     async def hands_over(self, host: Host) -> None:
         _, before = await self.of_shard()

@@ -85,8 +85,8 @@ def _tell(done: Any, say: Callable[[str], None]) -> None:
 
 
 def _search(task: _Task) -> Any:
-    from turnfold_model.crash_hosts.play import Theatre  # noqa: PLC0415  an extra
     from turnfold_model.crash_hosts.search import named, search  # noqa: PLC0415  as above
+    from turnfold_model.crash_hosts.theatre import Theatre  # noqa: PLC0415  an extra
 
     logging.getLogger(NAME).setLevel(logging.CRITICAL)  # stopped hosts complain
     left = fair_share(task.share, task.until, task.lines)

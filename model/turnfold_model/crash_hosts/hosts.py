@@ -8,6 +8,7 @@ again. Each statement and each request to the platform passes `Host.asked`.
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
@@ -26,6 +27,7 @@ from turnfold_adapters.stores.postgres.connection import Link
 from turnfold_model.testing.virtual_time import Machine, VirtualLoop
 
 _START_MS = 1_800_000_000_000
+_SHARD = re.compile(r"shard = (\d+)")
 _ROUNDS = 20  # of a loop that is taken apart
 _CLOSING = 3  # more of them, in which its connections end
 
@@ -61,6 +63,7 @@ _NAMES: Final = {
     "SET token = $3": "next",
     "'max_pause_ms'": "expire",
     "state = 'dead'": "certify",
+    "FULL JOIN worker": "look",
     "SET lease_until": "renew",
     "INSERT INTO log": "commit",
     "INSERT INTO inbox": "post",
@@ -70,13 +73,20 @@ _NAMES: Final = {
     "DELETE FROM answer": "trim",
     "pg_control_system": "history",
 }
-READS: Final = frozenset({"read", "listen", "setup", "history"})
+READS: Final = frozenset({"read", "look", "listen", "setup", "history"})
 # After these a statement of a lost connection is still under way.
 _LEAVES_LATE: Final = READS | {"connect", "ring", "send", "edit"}
 
 
 def name_of(sql: str) -> str:
     return next((name for words, name in _NAMES.items() if words in sql), "read")
+
+
+def _shards_of(sql: str, args: tuple[Any, ...]) -> frozenset[int]:
+    """The shards that a statement changes, as far as it names them."""
+    named = frozenset(map(int, _SHARD.findall(sql)))
+    several = args[0] if args and isinstance(args[0], list) else ()
+    return named | {n for n in several if isinstance(n, int)}
 
 
 @frozen
@@ -119,6 +129,11 @@ class Watched(asyncpg.Connection):
     async def executemany(self, command: str, args: Any, **how: Any) -> Any:
         return await self._passes(super().executemany, command, args, **how)
 
+    async def add_listener(self, channel: str, callback: Any) -> None:
+        """A ring comes at any moment; a deaf host does the same in each play."""
+        if not self.host.deaf:
+            await super().add_listener(channel, callback)
+
     async def close(self, **how: Any) -> None:
         await self.host.answered(partial(super().close, **how))
 
@@ -146,6 +161,10 @@ class Host:
         self.dead = False
         self.over = False
         self.hold = ""  # stand after the next statement of this name
+        self.deaf = False  # it hears no rings
+        self.late_shards: frozenset[int] = (
+            frozenset()
+        )  # of the statement that comes late
         self.woke = False  # it slept, and others took it for dead
         self.lives: set[str] = set()  # the rows of this host in `worker`
         self.backends: set[int] = set()  # the server's processes for it
@@ -225,6 +244,20 @@ class Host:
             pass
         return self._main.result()  # type: ignore[union-attr]  # it is done
 
+    def run_until(self, now_s: float) -> None:
+        """Run until this time, or the end of the work, or the host stands."""
+        alarm = self.loop.call_at(now_s, self.loop.stop)
+        self.loop.run_forever()
+        alarm.cancel()
+
+    @property
+    def done(self) -> bool:
+        """Is the work done? Raises what the work raised."""
+        if self._main is None or not self._main.done():
+            return False
+        self._main.result()
+        return True
+
     def go_on(self, now_s: float) -> None:
         """A paused host wakes up."""
         self.loop.now_s = max(self.loop.now_s, now_s)
@@ -294,6 +327,8 @@ class Host:
             return await self.answered(call)
         if name == "register":
             self.lives.add(str(args[0]))
+        if not self.stopped:
+            self.late_shards = _shards_of(sql, args)
         answer = await self.asked(name, call, connection)
         if name == "history" and self.timeline:
             return f"{answer.partition('/')[0]}/{self.timeline}"

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import itertools
-import os
 from collections.abc import Coroutine
-from typing import Any, Final, Self
+from typing import Any, Final, Protocol, Self
 
 import asyncpg
 from attrs import frozen
 
-from turnfold.enums import DeliveryClass
 from turnfold_adapters.stores.postgres import PostgresStore
 from turnfold_model.crash_hosts import scenes, witness
 from turnfold_model.crash_hosts.failover import Standby
 from turnfold_model.crash_hosts.hosts import DEATHS, SLEEPS, Host, How, Stop
-from turnfold_model.crash_hosts.scenes import MAX_PAUSE_MS, TERMS, Scene, Stage
-from turnfold_model.testing.platform import Platform
+from turnfold_model.crash_hosts.scenes import MAX_PAUSE_MS, Stage
 
-_SHARDS = 256  # a play has one of its own; then come the shards of new tables
 _GONE = 2**22 + 1  # no process id
 _SILENT_S = (MAX_PAUSE_MS + 3_600_000) / 1000
-_names = itertools.count(1)
 PROOFS: Final = ("gone", "person", "silence")
 _BACK: Final = "UPDATE worker SET lease_until = lease_until - make_interval(secs => {})"
 _THOSE: Final = " WHERE id = ANY ($1) AND state = 'alive'"
@@ -41,85 +35,25 @@ class Played:
     missed: bool
 
 
-class Theatre:
-    """A server with tables, and the host that takes over in each play. `server`: its
-    address without a schema."""
+class Means(Protocol):
+    """What all plays have: the host that takes over in each, a store of its own, and a
+    connection that nobody watches (`theatre.Theatre`)."""
 
-    def __init__(self, server: str) -> None:
-        self._server = server
-        self._address, self._next = "", _SHARDS
-        self._new_judge()
-
-    def _new_judge(self) -> None:
-        self.judge = Host()
-        self._root: PostgresStore | None = None
-        self._admin: asyncpg.Connection | None = None
-
-    def close(self) -> None:
-        if self._admin is not None:
-            self._admin.terminate()
-        self.judge.end()
-
-    def spoil(self) -> None:
-        """After a play that broke: the next one has new tables and another host."""
-        self._next = _SHARDS
+    judge: Host
 
     @property
     def means(self) -> tuple[PostgresStore, asyncpg.Connection]:
-        """The judge's store, and a connection that nobody watches."""
-        assert self._root is not None  # noqa: S101  `stage` comes first
-        assert self._admin is not None  # noqa: S101  as above
-        return self._root, self._admin
+        """The judge's store, and the connection."""
 
-    # --- the stage -------------------------------------------------------------------
-
-    def stage(self, scene: Scene) -> Stage:
-        if self._next == _SHARDS:
-            self._make_tables()
-        shard, self._next = self._next, self._next + 1
-        keyed = scene.delivery is DeliveryClass.KEYED
-        name = f"p{next(_names)}"
-        return Stage(scene, self._address, shard, name, Platform(keyed=keyed))
-
-    def _make_tables(self) -> None:
-        self.close()
-        self._new_judge()
-        schema = f"crash_{os.getpid()}_{next(_names)}"
-        self._address = f"{self._server}&schema={schema}&shards={_SHARDS}&{TERMS}"
-        self._next = 0
-        self.judge.do(self._opened(schema))
-
-    async def _opened(self, schema: str) -> None:
-        self._root = self.judge.store(self._address)
-        await self._root.open()
-        settings = {"search_path": schema}
-        dsn = self._root._place.dsn  # noqa: SLF001  the model looks inside
-        self._admin = await self.judge.answered(
-            lambda: asyncpg.connect(dsn, server_settings=settings)
-        )
-        await self._admin.execute(witness.TRIGGERS)
-
-    # --- one play --------------------------------------------------------------------
-
-    def play(self, scene: Scene, stop: Stop | None, proof: str = "gone") -> Played:
-        stage = self.stage(scene)
-        with _Play(self, stage, stop, proof) as play:
-            return play.run()
-
-    def profile(self, scene: Scene) -> dict[str, int]:
-        """How often the host under search sends each statement if nothing happens."""
-        stage = self.stage(scene)
-        with _Play(self, stage, None, "gone") as play:
-            broken = play.run().broken
-            assert not broken, broken  # noqa: S101  a search begins with a healthy play
-            return dict(play.host.reached)
+    def spoil(self) -> None:
+        """The next play has new tables and another judge."""
 
 
-class _Play:
+class Play:
     """`host`: the one under search."""
 
     def __init__(
-        self, theatre: Theatre, stage: Stage, stop: Stop | None, proof: str
+        self, theatre: Means, stage: Stage, stop: Stop | None, proof: str
     ) -> None:
         self._theatre, self._stage, self._proof = theatre, stage, proof
         self._judge, self._how = theatre.judge, stop.how if stop else None
@@ -207,13 +141,17 @@ class _Play:
             work = scenes.stands_by(self._stage, self._judge, self._root)
             if self._judges(work) and owns:
                 self._broken.append("a host may still live, and another one works")
-        host.woke = True
-        for store in host.stores:
-            store._shared.life._until = 0.0  # noqa: SLF001  its own clock knows
-        host.go_on(self._judge.loop.now_s)
+        self._wake(host)
         host.run()
         host.die()
         self._prove(host, "gone")
+
+    def _wake(self, host: Host) -> None:
+        """It goes on after its lease was over."""
+        host.woke = True
+        for store in host.stores:
+            store._shared.life._until = 0.0  # noqa: SLF001  its own clock knows
+        host.go_on(max(host.loop.now_s for host in self._hosts))
 
     def _goes_on_beside(self) -> None:
         """The server went back, and another host begins where this one worked."""

@@ -17,7 +17,7 @@ from turnfold.errors import FateUnknownError, StoreError, TurnfoldError, UsageEr
 from turnfold.inbound import Inbound
 from turnfold.messages import Route
 from turnfold.ports.channel import Attempt, Part, Receipt
-from turnfold.ports.store import Head, Owner, Refused, Stored, Write
+from turnfold.ports.store import Head, Loaded, Owner, Refused, Stored, Write
 from turnfold_adapters.stores.postgres import PostgresStore, reads
 from turnfold_model.crash_hosts.hosts import Host, Stop
 from turnfold_model.kill9.child import SETTINGS
@@ -30,7 +30,7 @@ TERMS: Final = f"lease_ms={LEASE_MS}&max_pause_ms={MAX_PAUSE_MS}"
 _RENEWED_S = LEASE_MS / 4_000 + 1
 _POLL_S = 0.05
 _TRIES = 20  # of a caller that gets an error
-_PATIENCE_S = 120.0  # of the loop's own time
+PATIENCE_S = 120.0  # of the loop's own time
 _STANDS_BY_S = 2.0
 
 
@@ -39,7 +39,8 @@ class Scene:
     """`client`: the host under search only posts, beside a worker that lives. `before`:
     where an earlier host has died, which the one under search takes over from. `cut`:
     where the one under search has lost a connection already. `lag`: how many of the last
-    writes of the one under search a failover loses; None: there is none."""
+    writes of the one under search a failover loses; None: there is none. `shares`: two hosts
+    share the shards, and the one of this role is under search."""
 
     name: str
     delivery: DeliveryClass
@@ -47,6 +48,7 @@ class Scene:
     before: Stop | None = None
     cut: Stop | None = None
     lag: int | None = None
+    shares: str = ""
 
 
 @define(eq=False)
@@ -81,6 +83,15 @@ class Stage:
         self.acked.clear()
         self.end, self.noted = position, noted
         self.of_lost = {message.key for message in self.platform.messages}
+
+    @property
+    def numbers(self) -> Sequence[int]:
+        """The shards of this play."""
+        return (self.shard,)
+
+    @property
+    def turns(self) -> int:
+        return 1
 
     @property
     def wanted(self) -> Sequence[str]:
@@ -178,11 +189,11 @@ async def lives(stage: Stage, host: Host) -> None:
     """The host under search, from its start to its orderly end. It ends early if it has
     lost its place."""
     root = host.store(stage.address)
-    await _insists(root.open)
+    await insists(root.open)
     works = not stage.scene.client
     kernel = kernel_of(stage, host, root, work=works)
     try:
-        await _insists(kernel.open)
+        await insists(kernel.open)
         await talk(stage, kernel)
         if works:
             await rests(kernel, host)
@@ -224,21 +235,21 @@ async def talk(stage: Stage, kernel: Kernel) -> None:
     again, also at the next host."""
     message, note = f"{stage.name}m", f"{stage.name}n"
     inbound = Inbound("t", conversation="1", message_id=message)
-    await _acked(stage, message, partial(kernel.accept, inbound))
+    await acked(stage, message, partial(kernel.accept, inbound))
     to = Route(channel="t", conversation="4")
-    await _acked(stage, note, partial(kernel.enqueue, to, f"note {note}", key=note))
+    await acked(stage, note, partial(kernel.enqueue, to, f"note {note}", key=note))
 
 
-async def _acked(stage: Stage, name: str, call: Any) -> None:
+async def acked(stage: Stage, name: str, call: Any) -> None:
     """An answer that came from a server which is gone tells nothing of the new one."""
     if name not in stage.acked:
         noted = stage.noted
-        await _insists(call)
+        await insists(call)
         if noted == stage.noted:
             stage.acked.add(name)
 
 
-async def _insists(call: Any) -> Any:
+async def insists(call: Any) -> Any:
     for left in reversed(range(_TRIES)):
         try:
             return await call()
@@ -250,7 +261,7 @@ async def _insists(call: Any) -> Any:
 
 
 async def until_working(kernel: Kernel) -> None:
-    async with asyncio.timeout(_PATIENCE_S):
+    async with asyncio.timeout(PATIENCE_S):
         while not kernel.working:  # noqa: ASYNC110  the store is another host's, too
             await asyncio.sleep(_POLL_S)
 
@@ -258,7 +269,7 @@ async def until_working(kernel: Kernel) -> None:
 async def rests(kernel: Kernel, host: Host) -> None:
     """Wait until nothing is left to do. A host that woke up too late, or whose log is
     lost, waits for nothing."""
-    async with asyncio.timeout(_PATIENCE_S):
+    async with asyncio.timeout(PATIENCE_S):
         while not await _rests(kernel):
             if host.excused and not kernel.working:
                 return
@@ -268,9 +279,15 @@ async def rests(kernel: Kernel, host: Host) -> None:
 async def _rests(kernel: Kernel) -> bool:
     try:
         waits = await kernel.store.inbox(1)
-        loaded = await kernel.store._reading(reads.load)  # type: ignore[attr-defined]  # noqa: SLF001  it is a PostgresStore
+        found = await loaded(kernel.store)
     except StoreError:
         return False
-    moving = [row for row in loaded.open if not row.person]
-    rested = at_rest(loaded.open) or at_rest(moving)
+    moving = [row for row in found.open if not row.person]
+    rested = at_rest(found.open) or at_rest(moving)
     return kernel.working and not waits and rested
+
+
+async def loaded(part: Any) -> Loaded:
+    """The end of a log, and its open streams; the worker there knows nothing of it."""
+    found: Loaded = await part._reading(reads.load)  # noqa: SLF001  it is a PostgresStore
+    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from typing import Final
@@ -10,10 +11,12 @@ from typing import Final
 from attrs import define, field, frozen
 
 from turnfold.enums import DeliveryClass
+from turnfold_model.crash_hosts.company import FIRST, SECOND
 from turnfold_model.crash_hosts.failover import WRITES
 from turnfold_model.crash_hosts.hosts import BACKS, READS, How, Stop
-from turnfold_model.crash_hosts.play import PROOFS, Theatre
+from turnfold_model.crash_hosts.play import PROOFS
 from turnfold_model.crash_hosts.scenes import Scene
+from turnfold_model.crash_hosts.theatre import Theatre
 
 
 def _on_the_wire(of: DeliveryClass) -> Stop:
@@ -36,6 +39,11 @@ SCENES: Final = (
         for name, how in {"register": How.CUT_AFTER, "take": How.CUT_AFTER}.items()
     ),
     *(
+        Scene(f"{of}-shares-{role}", of, shares=role)
+        for of in (DeliveryClass.KEYED, DeliveryClass.LOOKUP)
+        for role in (FIRST, SECOND)
+    ),
+    *(
         Scene(f"{of}-goes-back-{lag}{name}", of, before=before, lag=lag)
         for of, lags in _LAGS.items()
         for name, before in {"": None, "-takes-over": _on_the_wire(of)}.items()
@@ -49,6 +57,7 @@ _AT_A_READ: Final = (How.BEFORE, How.CUT_BEFORE, How.CUT_AFTER)
 _AT_THE_WIRE: Final = (How.BEFORE, How.AFTER, How.PAUSED, How.SILENT)
 _AT_A_LINE: Final = (How.BEFORE, How.CUT_BEFORE)
 _READS: Final = 24  # of one life; the later ones repeat themselves
+_OF_SHARDS: Final = 6  # of the questions and notes of a host that has several shards
 
 
 @frozen
@@ -101,10 +110,17 @@ def _backs(name: str) -> Sequence[How]:
     return (How.BACK_IDLE, How.BACK_BESIDE) if name in _WIRE else ()
 
 
+def _most(scene: Scene, name: str) -> int:
+    """Beside how many statements of this name a host is stopped."""
+    if scene.shares and name in READS | {"mark"}:
+        return _OF_SHARDS
+    return _READS if name in READS else sys.maxsize
+
+
 def stops(scene: Scene, counts: dict[str, int]) -> Iterator[Stop]:
     """`counts`: how often the host sends each statement if nothing happens."""
     for name in sorted(counts):
-        most = min(counts[name], _READS) if name in READS else counts[name]
+        most = min(counts[name], _most(scene, name))
         for nth in range(1, most + 1):
             if scene.cut is None or (name, nth) != (scene.cut.name, scene.cut.nth):
                 yield from (Stop(name, nth, how) for how in hows(scene, name))

@@ -13,12 +13,14 @@ from typing import Any, Final
 
 import asyncpg
 
-from turnfold.audit import audit_store
+from turnfold.api.shard_kernel import shard_of_id
+from turnfold.audit import Acceptance, audit_store
 from turnfold.enums import DeliveryClass, Phase, TurnPhase
 from turnfold.ports.store import Head, Listing
 from turnfold_adapters.stores.postgres import PostgresStore, reads
 from turnfold_model.crash_hosts.hosts import How
 from turnfold_model.crash_hosts.scenes import Stage
+from turnfold_model.testing.platform import Message
 
 TRIGGERS: Final = """
 CREATE TABLE seen (
@@ -40,6 +42,7 @@ CREATE FUNCTION see_worker() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
 CREATE TRIGGER sees AFTER UPDATE ON shard FOR EACH ROW EXECUTE FUNCTION see_shard();
 CREATE TRIGGER sees AFTER UPDATE ON worker FOR EACH ROW EXECUTE FUNCTION see_worker();
 """
+_SEEN: Final = "SELECT * FROM seen WHERE shard = $1 ORDER BY n"
 _ALLOWED_DOUBLES = (DeliveryClass.LOOKUP, DeliveryClass.BLIND)
 
 
@@ -55,18 +58,19 @@ async def broken(
     """The rules that this play has broken. `proven`: the lives whose death the director
     has proven. `lives_of`: a process of the server -> the lives of its host. `searched`:
     the processes of the host under search."""
-    seen = await admin.fetch(
-        "SELECT * FROM seen WHERE shard = $1 ORDER BY n", stage.shard
-    )
-    deaths = await admin.fetch("DELETE FROM deaths RETURNING *")
-    part = root.shard(stage.shard)
-    await part.open(read_only=False)
-    found = [*_owners(seen, lives_of), *_deaths(deaths, proven)]
-    found += _behind(stage, seen, searched)
-    found += await _told(stage, part)
-    found += await _log(stage, part, how)
-    found += _shown(stage, await _parked(part), how)
-    await part.close()
+    parts = {n: PostgresStore.shard(root, n) for n in stage.numbers}
+    found = [*_deaths(await admin.fetch("DELETE FROM deaths RETURNING *"), proven)]
+    for number, part in parts.items():
+        await part.open()
+        seen = await admin.fetch(_SEEN, number)
+        found += [*_owners(seen, lives_of), *_behind(stage, seen, searched)]
+        found += await _log(stage, part, _witness(stage, number, how))
+    found += await _told(stage, [*parts.values()])
+    found += await _turns(stage, [*parts.values()])
+    parked = sum([await _parked(part) for part in parts.values()])
+    found += _shown(stage, parked, how)
+    for part in parts.values():
+        await part.close()
     return found
 
 
@@ -108,11 +112,11 @@ def _behind(stage: Stage, seen: Sequence[Any], searched: set[int]) -> Iterator[s
             yield f"O10 position {row['position']} follows a log that lacks a head in hand"
 
 
-async def _told(stage: Stage, part: PostgresStore) -> list[str]:
+async def _told(stage: Stage, parts: Sequence[PostgresStore]) -> list[str]:
     """O4, and what is told to be stored stays."""
     stored = {head.hash for head in stage.stored}
-    gone = [head for head in stage.stored if not await _has(part, head)]
-    late = [head for head in stage.never if await _has(part, head)]
+    gone = [head for head in stage.stored if not await _has(parts, head)]
+    late = [head for head in stage.never if await _has(parts, head)]
     return [
         *(f"O6 position {at.position} was stored, and is not there" for at in gone),
         *(
@@ -123,21 +127,41 @@ async def _told(stage: Stage, part: PostgresStore) -> list[str]:
     ]
 
 
-async def _has(part: PostgresStore, head: Head) -> bool:
-    return await part._reading(partial(reads.contains_head, wanted=head))  # noqa: SLF001  the model looks inside
+async def _has(parts: Sequence[PostgresStore], head: Head) -> bool:
+    """A head stands in one log: its hash goes on from those before it."""
+    asked = partial(reads.contains_head, wanted=head)
+    return any([await part._reading(asked) for part in parts])  # noqa: SLF001  the model looks inside
 
 
-async def _log(stage: Stage, part: PostgresStore, how: How | None) -> list[str]:
-    """The audit, with the platform's list; O9."""
-    shown = stage.platform.witness()
-    witness = None if _may_double(stage, how) else shown
+def _witness(stage: Stage, number: int, how: How | None) -> list[Acceptance] | None:
+    """The platform's list for one shard."""
+    if _may_double(stage, how):
+        return None
+    count = len(stage.numbers)
+    listed = zip(_visible(stage), stage.platform.witness(), strict=True)
+    return [a for m, a in listed if count == 1 or shard_of_id(m.entry, count) == number]
+
+
+def _visible(stage: Stage) -> list[Message]:
+    return [message for message in stage.platform.messages if not message.empty]
+
+
+async def _log(
+    stage: Stage, part: PostgresStore, witness: list[Acceptance] | None
+) -> list[str]:
+    """The audit, with the platform's list."""
     report = await audit_store(part, witness=witness, integrity=False)
     findings = [str(finding) for finding in report.findings]
-    out = [f"audit {text}" for text in findings if not _is_of_lost(stage, text)]
-    turns = await part.list(Listing(prefix="turn:"))
-    if len(turns) != 1:
-        out.append(f"O9 one message is {len(turns)} turns")
-    return out
+    return [f"audit {text}" for text in findings if not _is_of_lost(stage, text)]
+
+
+async def _turns(stage: Stage, parts: Sequence[PostgresStore]) -> list[str]:
+    """O9."""
+    found = [await part.list(Listing(prefix="turn:")) for part in parts]
+    turns = sum(map(len, found))
+    return (
+        [] if turns == stage.turns else [f"O9 {stage.turns} messages are {turns} turns"]
+    )
 
 
 def _is_of_lost(stage: Stage, finding: str) -> bool:

@@ -1,5 +1,5 @@
 """`ownership`: every state of a store that two workers share, of the traffic between its
-shards, and of a watchdog; then without each rule."""
+shards, of a watchdog, and of the way to the primary; then without each rule."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, Final, TypeVar, get_args
 
 from turnfold_model.command_kit import check_word, uncollected
-from turnfold_model.ownership_model import routing, watching
+from turnfold_model.ownership_model import finding, routing, watching
 from turnfold_model.ownership_model.world import (
     Class,
     Rules,
@@ -34,7 +34,12 @@ _MISSED_BY: Final[dict[str, Class]] = {
     "logged_keys_are_taken": "inbox",
     "leaves_the_inbox": "inbox",
 }
-_KINDS: Final = (Rules, routing.Rules, watching.Rules)
+# The worlds beside that of a seat: each has its rules, its states and what is broken.
+_SIDES: Final[dict[str, Any]] = {
+    "between shards": routing,
+    "watchdog": watching,
+    "way to the primary": finding,
+}
 _W = TypeVar("_W")  # a world
 
 
@@ -60,25 +65,21 @@ def run(
 ) -> tuple[dict[str, Any], bool]:
     """All classes with all rules hold; each rule is missed by some class."""
     only = options.only or ""
-    names = [rule.name for kind in _KINDS for rule in fields(kind)]
+    kinds = [Rules, *(side.Rules for side in _SIDES.values())]
+    names = [rule.name for kind in kinds for rule in fields(kind)]
     check_word(only, names, "rule")
     end = None if options.seconds is None else time.monotonic() + options.seconds
     sound = [search(kind, Rules(), kind, end) for kind in CLASSES]
-    sound.append(search_routing(routing.Rules(), "between shards", end))
-    sound.append(search_watching(watching.Rules(), "watchdog", end))
+    sound += [search_side(name, end=end) for name in _SIDES]
     for result in sound:
         say(_line(result))
     missed = [
         _without(rule.name, end, say) for rule in fields(Rules) if only in rule.name
     ]
     missed += [
-        _without_routing(rule.name, end, say)
-        for rule in fields(routing.Rules)
-        if only in rule.name
-    ]
-    missed += [
-        _without_watching(rule.name, end, say)
-        for rule in fields(watching.Rules)
+        _without_of(side, rule.name, end, say)
+        for side, module in _SIDES.items()
+        for rule in fields(module.Rules)
         if only in rule.name
     ]
     if options.traces:
@@ -123,20 +124,10 @@ def _without(rule: str, end: float | None, say: Callable[[str], None]) -> Result
     return last
 
 
-def _without_routing(
-    rule: str, end: float | None, say: Callable[[str], None]
+def _without_of(
+    side: str, rule: str, end: float | None, say: Callable[[str], None]
 ) -> Result:
-    rules = replace(routing.Rules(), **{rule: False})
-    result = search_routing(rules, f"between shards without {rule}", end)
-    say(_line(result))
-    return result
-
-
-def _without_watching(
-    rule: str, end: float | None, say: Callable[[str], None]
-) -> Result:
-    rules = replace(watching.Rules(), **{rule: False})
-    result = search_watching(rules, f"watchdog without {rule}", end)
+    result = search_side(side, rule, end)
     say(_line(result))
     return result
 
@@ -151,18 +142,13 @@ def search(kind: Class, rules: Rules, name: str, end: float | None = None) -> Re
     return _searched(start(_WORKERS), nexts, lambda w: broken(w, kind), name, end)
 
 
-def search_routing(rules: routing.Rules, name: str, end: float | None = None) -> Result:
-    """Search every state of the traffic between shards."""
-    nexts = partial(routing.steps, rules=rules)
-    return _searched(routing.start(), nexts, routing.broken, name, end)
-
-
-def search_watching(
-    rules: watching.Rules, name: str, end: float | None = None
-) -> Result:
-    """Search every state of a watchdog and a worker."""
-    nexts = partial(watching.steps, rules=rules)
-    return _searched(watching.start(), nexts, watching.broken, name, end)
+def search_side(name: str, without: str = "", end: float | None = None) -> Result:
+    """Every state of the world of this name, without this rule."""
+    side = _SIDES[name]
+    rules = side.Rules(**{without: False} if without else {})
+    nexts = partial(side.steps, rules=rules)
+    called = f"{name} without {without}" if without else name
+    return _searched(side.start(), nexts, side.broken, called, end)
 
 
 @uncollected()

@@ -29,6 +29,7 @@ class Rules:
 
     token_checked: bool = True  # a commit shows the token in hand
     token_after_unknown_fate: bool = True
+    asked_tokens_are_known: bool = True  # a seat remembers each that it asked for
     token_after_take: bool = True
     proof_of_death: bool = True  # a lease that is over is not enough
     token_compared: bool = True  # a take compares the token that it found free
@@ -183,7 +184,7 @@ def _life(world: World, number: int, rules: Rules) -> Iterator[Step]:
     matters = worker.token or not rules.living_takes
     if not worker.gone and matters and ends:
         yield "leaves", _with(world, number, gone=True, token=0, asked=0, epoch=0)
-    mine = worker.token and _is_its(world, number)
+    mine = worker.token and _is_its(world, number, rules)
     first = world.epochs < MAX_EPOCH  # nobody could take it afterwards
     if mine and first and (quiet or not rules.hands_over_quiet):
         yield "hands the seat over", _freed(world, number, rules)
@@ -194,17 +195,23 @@ def _freed(world: World, number: int, rules: Rules) -> World:
     late = world.under_way
     if late is not None:
         late = late._replace(told=True)
-    top = max(world.token, world.workers[number].asked)
+    top = max(world.token, _top(world.workers[number], rules))
     token = top + 1 if rules.token_after_hand_over else world.token
     new = world._replace(freed=True, under_way=late, token=token, writer=-1)
     hand = "" if rules.hands_over_quiet else world.workers[number].hand
     return _with(new, number, token=0, asked=0, epoch=0, doubt=False, hand=hand)
 
 
-def _is_its(world: World, number: int) -> bool:
+def _top(worker: Worker, rules: Rules) -> int:
+    """The highest token that the worker knows as its own."""
+    known = rules.asked_tokens_are_known
+    return max(worker.token, worker.asked) if known else worker.token
+
+
+def _is_its(world: World, number: int, rules: Rules) -> bool:
     """Is the token of the shard the worker's, or one that it has asked for?"""
     worker = world.workers[number]
-    top = max(worker.token, worker.asked)
+    top = _top(worker, rules)
     return world.owner == number and worker.token <= world.token <= top
 
 
@@ -285,12 +292,15 @@ def _after_doubt(world: World, number: int, rules: Rules) -> Iterator[Step]:
     """Take a new token, then read; or notice that the store is another's. The answer may
     be lost, too."""
     worker = world.workers[number]
-    if not _is_its(world, number):
+    if not _is_its(world, number, rules):
         lost = {"token": 0, "asked": 0, "epoch": 0, "doubt": False}
-        yield "notices the loss", _with(world, number, **lost)
+        down = _with(world, number, **lost)
+        if world.owner == number:
+            down = down._replace(broken="O11: stood down, and the shard is its own")
+        yield "notices the loss", down
         return
     grows = rules.token_after_unknown_fate
-    top = max(worker.token, worker.asked)
+    top = _top(worker, rules)
     if grows and top >= MAX_TOKEN:
         return
     token = top + 1 if grows else world.token

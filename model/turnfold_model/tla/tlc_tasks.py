@@ -34,6 +34,7 @@ BUSY_GUARDS: Final = dict.fromkeys(
 LEASE_RULES: Final = {
     "TokenChecked": "token_checked",
     "TokenAfterDoubt": "token_after_unknown_fate",
+    "AskedKept": "asked_tokens_are_known",
     "TokenAfterTake": "token_after_take",
     "TokenAfterHandOver": "token_after_hand_over",
     "ProofOfDeath": "proof_of_death",
@@ -58,6 +59,7 @@ LEASE_BREAKS: Final = {
     "PlaceChecked": "O2",
     "DeadStays": "O3",
     "HeadCompared": "O10",
+    "AskedKept": "O11",
     "SilenceEnds": "liveness",  # O8
     **dict.fromkeys(("PromisesKept", "KeysKept", "LeavesInbox"), "O9"),
 }
@@ -105,7 +107,7 @@ _INVARIANTS: Final = {
     ),
     "Lane": ("TypeOK", "InOrder", "OneAtATime", "Numbered"),
     "Busy": ("TypeOK", "Heard", "Once", "OneAnswer", "SaidOnce", "Newest"),
-    "Lease": ("TypeOK", "O1", "O2", "O4", "O5", "O6", "O7", "O9", "O10"),
+    "Lease": ("TypeOK", "O1", "O2", "O4", "O5", "O6", "O7", "O9", "O10", "O11"),
 }
 _PROPERTIES: Final = {
     "Entry": ("NumbersGrow", "AfterAbort", "Settled"),
@@ -196,7 +198,10 @@ _LEASE_BROKEN: Final = [
         _lease("none", 1, Records=2, **{name: False})
         for name in ("TokenChecked", "TokenAfterDoubt", "TokenAfterTake", "DeadStays")
     ),
-    _lease("none", 2, Records=2, TokenAfterHandOver=False),
+    *(
+        _lease("none", 2, Records=2, **{name: False})
+        for name in ("TokenAfterHandOver", "AskedKept")
+    ),
     *(
         _lease("none", 0, Records=2, Failovers=1, **{name: False})
         for name in ("OwnerChecked", "PlaceChecked", "HeadCompared")
@@ -242,7 +247,7 @@ SOUND: Final = [
     _busy(3, 1),
     _lease("none", 0, Shards=2, Records=0),
     *(_lease(cls, 0, Records=4) for cls in ("keyed", "lookup", "blind", "inbox")),
-    _lease("none", 1, Records=2),
+    _lease("none", 2, Records=2),
     _lease("none", 0, Records=2, Failovers=1),
 ]
 _LARGE: Final = [

@@ -29,6 +29,7 @@ ACTIONS: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
         "stored_unanswered": frozenset({"AnswerLost"}),
         "never_sent": frozenset({"UnderWay"}),
         "reopen": frozenset({"AfterDoubt"}),
+        "token_unanswered": frozenset({"TokenUnanswered"}),
         "hand_over": frozenset({"HandsOver"}),
         "certify": frozenset({"Certified"}),
         "silence": frozenset({"Silent"}),
@@ -37,7 +38,9 @@ ACTIONS: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
         "failover": frozenset({"FailsOver"}),
     }
 )
-TROUBLE: Final = frozenset({"stored_unanswered", "never_sent", "hand_over"})
+TROUBLE: Final = frozenset(
+    {"stored_unanswered", "never_sent", "hand_over", "token_unanswered"}
+)
 # A recorder does without them: requests, posts, statements that come late, the end of a host.
 UNSEEN: Final = frozenset(
     {
@@ -48,7 +51,7 @@ UNSEEN: Final = frozenset(
 OF_SEAT: Final = frozenset(
     {
         *("Finds", "Takes", "HandsOver", "LosesSeat", "ReadsAnew", "AfterDoubt"),
-        *("Commits", "AnswerLost", "UnderWay", "Notes"),
+        *("Commits", "AnswerLost", "UnderWay", "Notes", "TokenUnanswered"),
     }
 )
 OF_LIFE: Final = frozenset(
