@@ -26,15 +26,13 @@ _AT_ONCE = 2_000  # values of a Native
 _LONG = 8 * LARGE  # characters
 
 
-def check_text(field: str, value: Any, *, empty: bool = True) -> str:
+def check_text(field: str, value: Any) -> str:
     """A str that can be encoded as UTF-8. Text of a class of its own becomes plain:
     its methods are foreign code."""
     if type(value) is not str:
         if not issubclass(type(value), str):
             raise _wrong(field, "str", value)
         value = str.__str__(value)
-    if not empty and not value:
-        raise InvalidInputError(field=field, problem="is empty")
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as exc:
@@ -107,9 +105,9 @@ def check_span(field: str, value: Any, *, least: int = 0) -> int:
     return span
 
 
-def check_timeout(value: Any, field: str = "timeout_ms") -> int | None:
+def check_timeout(value: Any) -> int | None:
     """How long to wait, in ms; None: for ever."""
-    return None if value is None else check_ms(field, value)
+    return None if value is None else check_ms("timeout_ms", value)
 
 
 def check_kind(field: str, value: Any, *kinds: type) -> None:

@@ -177,7 +177,7 @@ def act_command(
     )
 
 
-def receipt_command(attempt: AttemptRef, receipt: Receipt, at: int = 0) -> Command:
+def receipt_command(attempt: AttemptRef, receipt: Receipt) -> Command:
     """A success that arrived after another process took the store: evidence for the
     owner."""
     a = attempt
@@ -192,7 +192,7 @@ def receipt_command(attempt: AttemptRef, receipt: Receipt, at: int = 0) -> Comma
         id=f"receipt:{a.entry}:{a.part}:{a.number}",
         kind="receipt",
         stream=a.entry,
-        at=at,
+        at=0,  # nothing is counted from it
         data=written(data),
     )
 

@@ -204,10 +204,10 @@ class Bench:
         return desk.outcome(await _ended(sending, "send()"))
 
     async def sending(
-        self, desk: AttachedChannel, part: Part, ready: Any, number: int = 1
+        self, desk: AttachedChannel, part: Part, ready: Any
     ) -> CallResult:
         """The end of one send()."""
-        return await _ended(self.start(desk, part, ready, number), "send()")
+        return await _ended(self.start(desk, part, ready), "send()")
 
     def start(
         self,

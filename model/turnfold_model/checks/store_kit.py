@@ -29,6 +29,7 @@ from turnfold.ports.store import (
     Summary,
     Wanted,
     Write,
+    record_pages,
 )
 
 MANY = 2500  # records; more than any store is likely to read in one piece
@@ -246,13 +247,9 @@ async def read(store: Store, stream: str) -> Sequence[Record]:
     return found.streams[stream]
 
 
-async def whole_log(store: Store, after: int = 0) -> list[Record]:
-    """All records after a position, page by page."""
-    records: list[Record] = []
-    while page := await store.log(after):
-        records += page
-        after = records[-1].position
-    return records
+async def whole_log(store: Store) -> list[Record]:
+    """All records, page by page."""
+    return [record async for page in record_pages(store) for record in page]
 
 
 async def summary_in(store: Store, stream: str) -> Summary | None:

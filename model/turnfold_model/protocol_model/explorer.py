@@ -8,7 +8,6 @@ is found, or when its time is up; only the first of these is exhaustive.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -32,14 +31,10 @@ class Result:
     labels: set[str] = field(default_factory=set)
 
 
-Progress = Callable[[Result], None]
-
-
 def explore(
     config: Config,
     *,
     deadline: float | None = None,
-    progress: Progress | None = None,
     ignore: frozenset[str] = frozenset(),
 ) -> Result:
     """Every reachable state of one configuration; stops at the first violation.
@@ -48,7 +43,7 @@ def explore(
     see the other effects of a missing guard.
     """
     with uncollected():
-        return Search(config, ignore).run(deadline, progress)
+        return Search(config, ignore).run(deadline)
 
 
 def always_ends(config: Config) -> bool:
@@ -96,7 +91,7 @@ class Search:
         self.result = Result(config)
         self._parents: dict[State, State | None] = {}
 
-    def run(self, deadline: float | None, progress: Progress | None) -> Result:
+    def run(self, deadline: float | None) -> Result:
         began, result = time.monotonic(), self.result
         start = self.world.start()
         self._parents[start] = None
@@ -107,8 +102,6 @@ class Search:
             layer = self._layer(layer)
             result.depth += 1
             result.distinct = len(self._parents)
-            if progress is not None:
-                progress(result)
         result.complete = not layer
         result.seconds = time.monotonic() - began
         return result
