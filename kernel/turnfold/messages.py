@@ -140,6 +140,16 @@ def items(field: str, value: Any) -> list[Any]:
         raise unreadable(field, exc) from exc
 
 
+def check_path(field: str, value: Any) -> Path:
+    """The path that the caller names. A path or a text of a class of its own may raise
+    only when it is used, so its text is read here."""
+    check_kind(field, value, str, Path)
+    try:
+        return Path(str.__str__(value) if isinstance(value, str) else str(value))
+    except Exception as exc:  # a class of foreign code may raise anything
+        raise unreadable(field, exc) from exc
+
+
 def unreadable(field: str, error: Exception) -> InvalidInputError:
     """The error for a value whose own methods raise."""
     problem = f"cannot be read: {type(error).__name__} from the value itself"

@@ -39,7 +39,7 @@ from turnfold.api.keeping import (
 from turnfold.errors import CorruptLogError, InvalidInputError
 from turnfold.inspect import archive, export
 from turnfold.inspect.archive import Manifest
-from turnfold.messages import check_flag, check_function, check_kind, check_ms
+from turnfold.messages import check_flag, check_function, check_ms, check_path
 from turnfold.ports.store import Store, Wanted
 
 T = TypeVar("T")
@@ -89,7 +89,7 @@ class Archiving(Keeps):
         `per_file`: the most turns in a file. A second call goes on where the first one
         ended. Only one call at a time may use a folder. Raises DiskError, and the
         errors of `prune`."""
-        check_kind("folder", folder, str, Path)
+        folder = check_path("folder", folder)
         check_ms("per_file", per_file, least=1)
         check_flag("text", text)
         check_function("tell", tell)
@@ -206,8 +206,7 @@ class _Run:
         }
 
 
-def _folder(folder: str | Path) -> Path:
-    path = Path(folder)
+def _folder(path: Path) -> Path:
     try:
         if path.is_dir():
             return path

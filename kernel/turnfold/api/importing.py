@@ -30,7 +30,7 @@ from turnfold.errors import (
     UsageError,
 )
 from turnfold.logs import lines
-from turnfold.messages import check_function, check_kind, unreadable
+from turnfold.messages import check_function, check_path
 from turnfold.ports.store import Body, BodyRef, Store, Wanted
 
 _LOG = lines()
@@ -84,12 +84,8 @@ class Importing(Commands):
         `left`.
         """
         self._home.check()
-        check_kind("directory", directory, str, Path)
+        folder = check_path("directory", directory)
         check_function("on_step", on_step)
-        try:
-            folder = Path(directory)
-        except Exception as exc:  # the path may be of a class of its own
-            raise unreadable("directory", exc) from exc
         try:
             queue = await asyncio.to_thread(read_queue, folder)
         except (OSError, ValueError) as exc:  # a name that is no valid path
@@ -318,7 +314,7 @@ def _synced(folder: Path) -> None:
 
 async def import_at_open(kernel: Importing, directory: str | Path) -> None:
     """Import the deliveries, and log a warning for each file that was left."""
-    if not await asyncio.to_thread(Path(directory).is_dir):
+    if not await asyncio.to_thread(check_path("import_from", directory).is_dir):
         _LOG.warning("nothing to import: %s is no folder", directory)
         return
     done = await kernel.import_queue(directory)
