@@ -101,3 +101,26 @@ async def test_two_gateways_in_one_schema_are_told(
             await until(lambda: not two.health().get("strangers"), 30)
     lines = [r.getMessage() for r in caplog.records if "shares this store" in r.message]
     assert 1 <= len(lines) <= 2  # of each host one at most
+
+
+async def test_every_host_knows_by_the_lease_if_a_worker_lives(
+    postgres: Postgres,
+) -> None:
+    """One of another machine was "on another host", alive or dead."""
+    address = postgres.address()
+    schema = address.partition("schema=")[2]
+    worker, other = PostgresStore(address), PostgresStore(address)
+    await worker.open()
+    await other.open(read_only=True)
+    assert await other.ownership().taken() is False
+    assert await worker.ownership().take() is not None
+    assert await other.ownership().taken() is True  # its process
+    for change, taken in (
+        ("boot = 'another'", True),
+        ("lease_until = now() - interval '1 s'", None),
+        ("state = 'dead'", False),
+    ):
+        await postgres.execute(f"UPDATE {schema}.worker SET {change}")
+        assert await other.ownership().taken() is taken
+    for store in (worker, other):
+        await store.close()

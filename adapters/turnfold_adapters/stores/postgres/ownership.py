@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import platform
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -381,11 +380,14 @@ class LeaseOwnership:
         return await self._life.asked(_current, self._shard)
 
     async def taken(self) -> bool | None:
-        """Known only on the owner's host; None elsewhere."""
-        owner = await self.current()
-        if owner is None:
+        """By its process on the owner's machine, elsewhere by its lease. None for an owner
+        there that is silent: it may live."""
+        row = await self._life.asked(lambda c: c.fetchrow(_LAST, 0.0))
+        if row["state"] != "alive" or row["freed"] == row["token"]:
             return False
-        return is_alive(owner) if owner.host == platform.node() else None
+        if (row["boot"], row["room"]) == (boot_id(), room()):
+            return is_alive(_owner(row))
+        return None if row["lease_over"] else True
 
     @property
     def stopped(self) -> bool:
@@ -504,8 +506,10 @@ async def _next(connection: Session, seat: Seat) -> int | None:
 
 async def _current(connection: Session) -> Owner | None:
     row = await connection.fetchrow(_LAST, 0.0)
-    if row["id"] is None:
-        return None
+    return None if row["id"] is None else _owner(row)
+
+
+def _owner(row: asyncpg.Record) -> Owner:
     names = ("id", "boot", "pid", "started", "host")
     return Owner(**{name: row[name] for name in names})
 
