@@ -11,13 +11,12 @@ from collections.abc import Sequence
 from functools import partial
 from itertools import count
 from math import ceil
-from typing import Any, Final
+from typing import Final
 
 from attrs import define, field
 
 from turnfold.api.kernel import Kernel
 from turnfold.api.shard_kernel import shard_of_place
-from turnfold.enums import DeliveryClass
 from turnfold.errors import TurnfoldError
 from turnfold.inbound import Inbound
 from turnfold_adapters.stores.postgres import PostgresStore
@@ -25,7 +24,6 @@ from turnfold_model.crash_hosts import scenes
 from turnfold_model.crash_hosts.hosts import Host
 from turnfold_model.crash_hosts.scenes import Stage
 from turnfold_model.kill9.child import SETTINGS
-from turnfold_model.testing.peek import at_rest
 
 SHARDS: Final = 4
 FIRST, SECOND, THIRD = "first", "second", "third"
@@ -81,9 +79,7 @@ def _kernel(stage: Company, host: Host) -> Kernel:
         return part
 
     root.shard = shard  # type: ignore[method-assign]
-    edits = stage.scene.delivery is DeliveryClass.EDITABLE
-    channel = scenes.HostChannel(stage, host)
-    kernel.attach("t", channel, on_unknown=None if edits else "hold")
+    scenes.equip(kernel, stage, host)
     kernel.on_turn(resume=True)(scenes.answer)
     return kernel
 
@@ -155,11 +151,5 @@ async def _until_rest(kernel: Kernel) -> None:
 async def _rests(kernel: Kernel) -> bool:
     shards = kernel._shards  # noqa: SLF001  the model looks inside
     seats = [] if shards is None else [*shards.balance.seats.values()]
-    for seat in seats:
-        part: Any = seat.store
-        if await part.inbox(1):
-            return False
-        loaded = await scenes.loaded(part)
-        if not at_rest(loaded.open):
-            return False
-    return len(seats) == SHARDS
+    rested = [await scenes.part_rests(seat.store) for seat in seats]
+    return len(seats) == SHARDS and all(rested)

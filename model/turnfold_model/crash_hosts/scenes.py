@@ -177,12 +177,17 @@ def kernel_of(stage: Stage, host: Host, root: PostgresStore, *, work: bool) -> K
     part = root.shard(stage.shard)
     tap(part, stage, host)
     kernel = Kernel(part, settings=SETTINGS, clock=host.clock(), work=work)
-    edits = stage.scene.delivery is DeliveryClass.EDITABLE
-    policy = None if edits else "hold"
-    kernel.attach("t", HostChannel(stage, host), on_unknown=policy)
+    equip(kernel, stage, host)
     if work:
         kernel.on_turn(resume=True)(answer)
     return kernel
+
+
+def equip(kernel: Kernel, stage: Stage, host: Host) -> None:
+    """Attach the platform."""
+    edits = stage.scene.delivery is DeliveryClass.EDITABLE
+    policy = None if edits else "hold"
+    kernel.attach("t", HostChannel(stage, host), on_unknown=policy)
 
 
 async def lives(stage: Stage, host: Host) -> None:
@@ -277,17 +282,16 @@ async def rests(kernel: Kernel, host: Host) -> None:
 
 
 async def _rests(kernel: Kernel) -> bool:
+    return kernel.working and await part_rests(kernel.store)
+
+
+async def part_rests(part: Any) -> bool:
+    """Is nothing left to do in this shard? What a person must decide is at rest, too.
+    The worker there knows nothing of the question."""
     try:
-        waits = await kernel.store.inbox(1)
-        found = await loaded(kernel.store)
+        waits = await part.inbox(1)
+        found: Loaded = await part._reading(reads.load)  # noqa: SLF001  it is a PostgresStore
     except StoreError:
         return False
     moving = [row for row in found.open if not row.person]
-    rested = at_rest(found.open) or at_rest(moving)
-    return kernel.working and not waits and rested
-
-
-async def loaded(part: Any) -> Loaded:
-    """The end of a log, and its open streams; the worker there knows nothing of it."""
-    found: Loaded = await part._reading(reads.load)  # noqa: SLF001  it is a PostgresStore
-    return found
+    return not waits and (at_rest(found.open) or at_rest(moving))
