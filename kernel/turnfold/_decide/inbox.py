@@ -182,11 +182,7 @@ def receipt_command(attempt: AttemptRef, receipt: Receipt) -> Command:
     owner."""
     a = attempt
     data = ReceiptData(
-        part=a.part,
-        attempt=a.number,
-        act=a.act,
-        ids=receipt.ids,
-        thread=receipt.thread,
+        part=a.part, attempt=a.number, act=a.act, ids=receipt.ids, thread=receipt.thread
     )
     return Command(
         id=f"receipt:{a.entry}:{a.part}:{a.number}",

@@ -46,12 +46,7 @@ from turnfold.enums import (
     PartAct,
     TurnPhase,
 )
-from turnfold.errors import (
-    CorruptLogError,
-    MissingBodyError,
-    NotFoundError,
-    OwnedError,
-)
+from turnfold.errors import CorruptLogError, MissingBodyError, NotFoundError, OwnedError
 from turnfold.notices import AskWords, default_words
 from turnfold.ports.channel import PartClass
 from turnfold.ports.store import Answer, Body, BodyRef, Prune, Record
@@ -454,11 +449,7 @@ class UnitOfWork(Struct, eq=False):
         self.attempts.append(ref)
 
     def body(
-        self,
-        stream: str,
-        data: bytes,
-        origin: object = None,
-        seal: Seal | None = None,
+        self, stream: str, data: bytes, origin: object = None, seal: Seal | None = None
     ) -> str:
         """Store bytes beside the log. Returns the text by which an event of `stream`
         names them. `origin`: the value that the bytes were made of, if it cannot

@@ -17,11 +17,7 @@ from attrs import frozen
 from turnfold._decide.accepting import SourceCursor
 from turnfold.api.handle import AcceptedTurn
 from turnfold.api.kernel import Kernel
-from turnfold.enums import (
-    Busy,
-    TurnOutcome,
-    TurnPhase,
-)
+from turnfold.enums import Busy, TurnOutcome, TurnPhase
 from turnfold.errors import InvalidInputError, NotOpenError
 from turnfold.inbound import Inbound
 from turnfold.messages import check_kind

@@ -172,11 +172,7 @@ class Sources:
         self._begun = False
 
     def add(
-        self,
-        name: str,
-        account: str,
-        stream: Callable[..., Any],
-        taking: Taking,
+        self, name: str, account: str, stream: Callable[..., Any], taking: Taking
     ) -> None:
         """Raises InvalidInputError if there is a source of this name and account."""
         if not callable(stream):

@@ -50,11 +50,7 @@ from turnfold.api.telling import (
 from turnfold.api.waiting import CLOSABLE, Waiting, check_rested, stands, tell
 from turnfold.arguments import Line, check_address, checked
 from turnfold.clock import LEAD_MS, Clock
-from turnfold.errors import (
-    InvalidInputError,
-    NotOpenError,
-    OwnedError,
-)
+from turnfold.errors import InvalidInputError, NotOpenError, OwnedError
 from turnfold.inspect import Inspect
 from turnfold.logs import lines
 from turnfold.messages import check_flag, check_kind, check_timeout

@@ -25,15 +25,7 @@ from turnfold._log.codec import decode
 from turnfold._log.events import Event
 from turnfold._log.ids import CURSOR, ENTRY, GATE, TURN
 from turnfold._state.entry import Entry
-from turnfold._state.fold import (
-    STORE,
-    TRIED,
-    Gate,
-    State,
-    family,
-    fold,
-    restore,
-)
+from turnfold._state.fold import STORE, TRIED, Gate, State, family, fold, restore
 from turnfold.arguments import check_fields
 from turnfold.clock import Clock
 from turnfold.enums import (

@@ -169,10 +169,7 @@ def _waits(world: World, number: int, rules: Rules) -> Iterator[Step]:
     if at != 0 or world.servers[0].up or not _is_served(world):
         return
     if rules.looks_around:
-        yield (
-            f"{number} looks around",
-            _found(world, number, "writes", 1, [1], rules),
-        )
+        yield (f"{number} looks around", _found(world, number, "writes", 1, [1], rules))
     else:
         why = "P3: it waits beyond its lease, and a primary is there"
         yield f"{number} waits", world._replace(broken=why)

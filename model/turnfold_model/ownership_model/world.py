@@ -254,11 +254,7 @@ def _taken(world: World, number: int, rules: Rules) -> World:
     token = world.token + grows
     writer = -1 if grows else world.writer
     new = world._replace(
-        owner=number,
-        freed=False,
-        token=token,
-        epochs=world.epochs + 1,
-        writer=writer,
+        owner=number, freed=False, token=token, epochs=world.epochs + 1, writer=writer
     )
     held = {"epoch": new.epochs, "token": token, "base": world.position, "seen": -1}
     return _with(new, number, hand="", doubt=False, **held)

@@ -113,11 +113,7 @@ def run(task: Task, *, seconds: float | None = None) -> Run:
         )
         (place / f"{task.module}.cfg").write_text(text, encoding="utf-8")
         return run_in(
-            place,
-            task.module,
-            seconds=seconds,
-            large=task.large,
-            counted=task.counted,
+            place, task.module, seconds=seconds, large=task.large, counted=task.counted
         )
 
 

@@ -160,12 +160,7 @@ def _turn(runs: int, faults: int, **changes: bool) -> Task:
 
 def _lane(entries: int, lanes: int, faults: int, *, ordered: bool = True) -> Task:
     return _task(
-        "Lane",
-        Entries=entries,
-        Lanes=lanes,
-        Faults=faults,
-        Crashes=1,
-        Ordered=ordered,
+        "Lane", Entries=entries, Lanes=lanes, Faults=faults, Crashes=1, Ordered=ordered
     )
 
 

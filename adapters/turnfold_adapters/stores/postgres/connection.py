@@ -30,12 +30,7 @@ from turnfold.errors import (
     StoreError,
     UnsafeStoreError,
 )
-from turnfold_adapters.stores.postgres.hosts import (
-    Host,
-    check_role,
-    parts_of,
-    several,
-)
+from turnfold_adapters.stores.postgres.hosts import Host, check_role, parts_of, several
 from turnfold_adapters.stores.postgres.options import check_connection, of_service
 from turnfold_adapters.stores.postgres.primary import Way
 

@@ -15,11 +15,7 @@ from types import MappingProxyType
 
 import asyncpg
 
-from turnfold.errors import (
-    NewerSchemaError,
-    NotAStoreError,
-    OlderSchemaError,
-)
+from turnfold.errors import NewerSchemaError, NotAStoreError, OlderSchemaError
 from turnfold_adapters.stores.postgres import history
 
 LAYOUT = 4

@@ -17,11 +17,7 @@ import msgspec
 from turnfold.clock import Lived
 from turnfold.errors import DiskError, InvalidInputError, StoreError
 from turnfold.ports.store import BLANK, Count, Head, Summary, Watermark
-from turnfold_adapters.stores.checking import (
-    check_projection,
-    check_summary,
-    no_stream,
-)
+from turnfold_adapters.stores.checking import check_projection, check_summary, no_stream
 from turnfold_adapters.stores.postgres import history, pruning, reads
 from turnfold_adapters.stores.postgres.commit import summary_row
 from turnfold_adapters.stores.postgres.connection import Place, Session
