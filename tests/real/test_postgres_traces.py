@@ -14,6 +14,7 @@ import pytest
 
 from turnfold.errors import DiskError, FateUnknownError, LostStoreError
 from turnfold_adapters.stores.postgres import PostgresStore, watchdog
+from turnfold_adapters.stores.postgres.certificates import Certifier
 from turnfold_adapters.stores.processes import start_time
 from turnfold_model.checks.store_kit import put
 from turnfold_model.tla import tlc, tlc_traces, trace_lease
@@ -184,12 +185,17 @@ class Play:
         return row["owner"], row["token"]
 
     async def dies(self, host: Host, other: Host) -> None:
-        """A person says so, or its silence, or the watchdog of its machine."""
+        """A person or an orchestrator says so, or its silence, or the watchdog of its
+        machine."""
         if (await self.of_shard())[0] != host.name:
             return
         host.up = False
         if self.dice.random() < 0.5:
-            said = await other.store.certify(host.name, "a test")
+            by_name = len(self.steps) % 2
+            if by_name:
+                said = await self.is_certified_by_name(host)
+            else:
+                said = await other.store.certify(host.name, "a test")
             if said:
                 await self.done("certify")
             return
@@ -210,6 +216,16 @@ class Play:
                     (host.name,)
                 ]
                 await self.done("watchdog")
+
+    async def is_certified_by_name(self, host: Host) -> bool:
+        """By an orchestrator, of whose machine nothing is seen here."""
+        if not await self.is_silent(host, "boot = 'another', instance = id"):
+            return False
+        certifier = Certifier(self.postgres.address(self.schema))
+        await certifier.open()
+        verdict = await certifier.certify(host.name, "a test")
+        await certifier.close()
+        return verdict.did == "certified"
 
     async def is_silent(self, host: Host, more: str = "") -> bool:
         """From now on, unless it counts as dead already."""
