@@ -510,9 +510,11 @@ async def test_a_copy_with_its_own_mark_cannot_be_told_from_the_original(
     assert entry(kernel, name).phase is Phase.QUEUED
 
 
-async def test_the_mark_of_another_store_is_a_leftover(
-    play: Gateway, backups: Backups
+@pytest.mark.case("W01", "X05")
+async def test_the_mark_of_another_store_is_a_leftover_that_the_log_tells_of(
+    play: Gateway, backups: Backups, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """Its file may have been lost or emptied, with all that waited in it."""
     backups.copy() if isinstance(backups, MemoryBackups) else None
     await _until_copy(play, backups, _waiting)
     await _lost(play, backups)
@@ -525,6 +527,7 @@ async def test_the_mark_of_another_store_is_a_leftover(
     kernel = await play.start()
     assert _restorations(kernel) == []
     assert peek(kernel).head.position == 1
+    assert "this is another store than the last one here" in caplog.text
 
 
 async def test_no_crash_looks_like_a_copy(play: Gateway, backups: Backups) -> None:

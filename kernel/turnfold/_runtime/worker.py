@@ -30,6 +30,10 @@ ENDED = "a kernel of this process, whose event loop ended without close(); resta
 STOPPED = "another worker lives, and its process is stopped; wake it with kill -CONT"
 
 _LOG = lines()
+_ANOTHER_STORE = (
+    "%s: this is another store than the last one here, whose %s records are gone; if "
+    "nobody removed it on purpose, stop and put a backup in its place"
+)
 
 
 class Upkeep:
@@ -118,15 +122,18 @@ class Upkeep:
         place of the store, or the database server went on from a copy that may lack
         commits. Raises StoreError. `store_id`: of the log.
 
-        A watermark of another store is a leftover. A copy that was made together with
-        its watermark cannot be recognised.
+        A watermark of another store is a leftover, which only the log tells of. A copy
+        that was made together with its watermark cannot be recognised.
         """
         if self._does is None:
             return None
         mark = await self._does.watermark()
         if mark is not None and mark.failover is not None:
             return mark
-        if mark is None or mark.store != store_id:
+        if mark is None:
+            return None
+        if mark.store != store_id:
+            _LOG.warning(_ANOTHER_STORE, self._address, mark.head.position)
             return None
         return None if await self._does.contains_head(mark.head) else mark
 
