@@ -194,3 +194,24 @@ def test_what_no_news_can_be_told_to_is_refused_at_once(name: str, hook: Any) ->
     assert caught.value.field == "hook"
     for fits in ([].append, print, lambda one: None, lambda one, two: None):
         assert register(fits) is fits
+
+
+async def test_a_bug_of_the_teller_is_told_and_the_next_news_are_heard(
+    lone: Gateway, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    heard: list[str] = []
+    lone.platform.plays(_REFUSED, _REFUSED)
+    kernel = await lone.start()
+    kernel.hooks.on_terminal(lambda entry: heard.append(entry.stream))
+
+    async def broken(*_: Any) -> None:
+        raise KeyError("a bug")
+
+    monkeypatch.setattr(kernel.hooks, "_tell_new", broken)
+    first = await kernel.enqueue(route("1"), "x")
+    await spin()
+    assert "the news for hooks stopped" in caplog.text
+    monkeypatch.undo()
+    second = await kernel.enqueue(route("2"), "x")
+    await spin()
+    assert heard == [first.entry_id, second.entry_id]

@@ -175,6 +175,7 @@ class Hooks:
     def _begin_to_tell(self) -> None:
         if self._teller is None:
             self._teller = asyncio.get_running_loop().create_task(self._tell())
+            self._teller.add_done_callback(_say_bug)
 
     async def begin(self, means: Retelling, position: int) -> None:
         """This kernel is the worker from now on. News that an earlier life may not have
@@ -287,6 +288,13 @@ def _news(
     later = sum(other == stream for other, _ in commit.emitted[number + 1 :])
     version = 0 if state is None else state.version - later
     return News(news_id(stream, version), stream, event, state)
+
+
+def _say_bug(task: "asyncio.Task[None]") -> None:
+    """A bug in here is told now, and not only by asyncio when its garbage goes. What is
+    left of the news is told with the next ones."""
+    if not task.cancelled() and (bug := task.exception()) is not None:
+        report("the news for hooks stopped", bug)
 
 
 def _added(hooks: list[Hook], hook: Hook) -> Hook:
