@@ -30,6 +30,7 @@ this list is refused: a misspelt `thread` must not end up in the root of a conve
 import asyncio
 import inspect
 import json
+import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -41,7 +42,7 @@ from turnfold.errors import (
     StoreError,
     TurnfoldError,
 )
-from turnfold.inbound import Inbound, Unreadable
+from turnfold.inbound import Inbound, Unreadable, printable
 from turnfold.logs import lines
 from turnfold_adapters.channels.webhook import signer
 from turnfold_adapters.channels.webhook_http import Answer
@@ -123,7 +124,7 @@ class Reception:
         except BaseException as exc:
             if _is_for_us(exc):
                 raise
-            _log.exception("a message to %s could not be read", self._channel)
+            _report(f"a message to {self._channel} could not be read", exc)
             return _error(500, "internal")
         return _NO_MESSAGE if inbound is None else await self._stored(inbound)
 
@@ -159,7 +160,7 @@ class Reception:
                 raise
             if isinstance(exc, asyncio.CancelledError):
                 return _later("cancelled")  # accept was, by a kernel that shuts down
-            _log.exception("%s not accepted", inbound.dedupe_key)
+            _report(f"{inbound.dedupe_key} not accepted", exc)
             return _error(
                 500, exc.code if isinstance(exc, TurnfoldError) else "internal"
             )
@@ -205,6 +206,22 @@ class Reception:
             body=_body(message),
             control=control,
         )
+
+
+def _report(what: str, error: BaseException) -> None:
+    """With its traceback. An error that no handler of the log could show, or write as
+    UTF-8, is told as far as it can be."""
+    try:
+        whole = "".join(traceback.format_exception(error))
+    except KeyboardInterrupt:
+        raise  # Ctrl-C
+    except BaseException:  # noqa: BLE001  an error of foreign code may raise anything
+        whole = type(error).__name__
+    else:
+        if whole == printable(whole):
+            _log.error("%s", what, exc_info=error)
+            return
+    _log.error("%s: %s", what, printable(whole))
 
 
 def _is_for_us(error: BaseException) -> bool:
