@@ -25,6 +25,7 @@ from turnfold_cli.common import (
     RefusedError,
     StorePath,
     answering,
+    inspect_of,
     opened,
     place_text,
     shown_rows,
@@ -150,7 +151,7 @@ async def _done(
     if acted.error is not None:
         raise acted.error
     async with opened(how.store) as store:
-        view: Any = await Inspect(store).show(stream)
+        view: Any = await (await inspect_of(store)).show(stream)
     return acted, view.next
 
 

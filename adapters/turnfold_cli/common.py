@@ -174,11 +174,16 @@ def ask(address: str, question: Callable[[Inspect], Awaitable[T]]) -> T:
 
     async def asked() -> T:
         async with opened(address) as store:
-            alive = await store.ownership().taken()
-            inspect = Inspect(store, alive=lambda: alive)
-            return await told(inspect, question)
+            return await told(await inspect_of(store), question)
 
     return asyncio.run(asked())
+
+
+async def inspect_of(store: Store) -> Inspect:
+    """The questions to an open store. It knows if a worker lives, so that a next step
+    says when nobody is there to take it."""
+    alive = await store.ownership().taken()
+    return Inspect(store, alive=lambda: alive)
 
 
 async def told(inspect: Inspect, question: Callable[[Inspect], Awaitable[T]]) -> T:

@@ -1,5 +1,7 @@
 """`turnfold find`: a message by place and time, with its answer."""
 
+from collections.abc import Sequence
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -50,7 +52,7 @@ def find(
         if as_json:
             say_json({"found": [plain(one) for one in found]})
         else:
-            _print(console(), place, found)
+            _print(console(), place, words or (), found)
 
 
 def window(
@@ -67,14 +69,25 @@ def window(
     return Filter(since=middle - around, until=middle + around, limit=limit)
 
 
-def _print(screen: Screen, place: str, found: tuple[Found, ...]) -> None:
+def _print_none(screen: Screen, place: str, words: Sequence[str]) -> None:
+    screen.print("no message that fits came in")
+    channel, _, conversation = place.partition("/")
+    more = ""
+    if conversation:
+        more = f" --conversation {quote(clean(conversation.rpartition('/')[2]))}"
+    elif words:  # the conversation was given as a word of its own
+        meant = quote(clean(f"{channel}/{words[0]}"))
+        screen.print(f"if {clean(words[0])} is a conversation: turnfold find {meant}")
+    screen.print(
+        f"what went out: turnfold list --channel {quote(clean(channel))}{more}"
+    )
+
+
+def _print(
+    screen: Screen, place: str, words: Sequence[str], found: tuple[Found, ...]
+) -> None:
     if not found:
-        screen.print("no message that fits came in")
-        channel, _, conversation = clean(place).partition("/")
-        more = (
-            f" --conversation {conversation.rpartition('/')[2]}" if conversation else ""
-        )
-        screen.print(f"what went out: turnfold list --channel {channel}{more}")
+        _print_none(screen, place, words)
         return
     screen.print(zone_line(), style="dim")
     last = ""

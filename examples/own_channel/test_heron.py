@@ -1,6 +1,6 @@
 """Holds the channel to the checks of the shipped ones. A harness is the platform behind
 it, with faults: here a fake that accepts a message, and breaks the connection before or
-after that.
+after that. In a clone, with the extra `dev`:
 
     python -m pytest examples/own_channel/test_heron.py
 """

@@ -112,6 +112,17 @@ def test_the_short_page_names_who_decided_and_why(store: Path, verdict: str) -> 
     assert [event["by"] for event in shown if event["by"]] == ["ALICE"]
 
 
+def test_an_act_says_that_no_worker_is_there_to_go_on(store: Path) -> None:
+    dead = said(store, "list", "--dead")["rows"][0]["id"]
+    done = run(store, "retry", dead)
+    assert "goes out now; no worker is running now" in done.stdout
+
+
+def test_find_says_how_a_conversation_is_written(store: Path) -> None:
+    done = run(store, "find", "t", "p 0")
+    assert "if p 0 is a conversation: turnfold find 't/p 0'" in done.stdout
+
+
 # --- many ---
 
 

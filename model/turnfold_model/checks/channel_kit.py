@@ -272,7 +272,10 @@ def settle_s(desk: AttachedChannel) -> float:
     """How long an old request may still take effect, by the channel's declaration."""
     offers = desk.capabilities.parts.values()
     longest = max((offer.settle_ms for offer in offers), default=0)
-    hint = f"build the channel with a settle_ms of at most {_SETTLE_MAX_MS} for the kit"
+    hint = (
+        f"the checks wait for it, so give them a channel with at most {_SETTLE_MAX_MS}: "
+        "PartClass(..., settle_ms=50)"
+    )
     true(longest <= _SETTLE_MAX_MS, f"settle_ms is {longest}: {hint}")
     return longest / 1000
 
