@@ -27,7 +27,7 @@ from turnfold.errors import (
     StoreError,
 )
 from turnfold.ports.channel import Unknown
-from turnfold_model.testing.faulty_adapters import FaultyStore
+from turnfold_model.testing.faulty_store import FaultyStore
 from turnfold_model.testing.gateway import (
     Gateway,
     commits,

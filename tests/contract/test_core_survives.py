@@ -17,7 +17,7 @@ from turnfold._decide import accepting, busy
 from turnfold._decide.unit_of_work import UnitOfWork
 from turnfold.enums import FailureClass, Flush
 from turnfold.ports.store import Store
-from turnfold_model.testing.faulty_adapters import FaultyStore
+from turnfold_model.testing.faulty_store import FaultyStore
 from turnfold_model.testing.gateway import (
     Gateway,
     driver_of,

@@ -23,7 +23,7 @@ from turnfold.errors import (
 )
 from turnfold.ports.store import Listing, Refused, Store, Stored, Write
 from turnfold_adapters.stores.sqlite import SqliteStore
-from turnfold_model.testing.faulty_adapters import FaultyStore
+from turnfold_model.testing.faulty_store import FaultyStore
 from turnfold_model.testing.gateway import (
     Gateway,
     driver_of,

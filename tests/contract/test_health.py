@@ -12,7 +12,7 @@ from turnfold.api.kernel import Kernel
 from turnfold.enums import FailureClass, Phase
 from turnfold.errors import DiskError, NoAccessError
 from turnfold.settings import Settings
-from turnfold_model.testing.faulty_adapters import FaultyStore
+from turnfold_model.testing.faulty_store import FaultyStore
 from turnfold_model.testing.gateway import (
     Gateway,
     driver_of,

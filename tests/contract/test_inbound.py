@@ -12,7 +12,7 @@ from turnfold._state.fold import Cursor
 from turnfold.enums import TurnOutcome
 from turnfold.errors import RuleBrokenError
 from turnfold.inspect import TurnView
-from turnfold_model.testing.faulty_adapters import FaultyStore
+from turnfold_model.testing.faulty_store import FaultyStore
 from turnfold_model.testing.gateway import (
     Gateway,
     commits,

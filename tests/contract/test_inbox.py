@@ -23,7 +23,7 @@ from turnfold.enums import (
 from turnfold.errors import NotFoundError, RequestedError, RuleBrokenError
 from turnfold.ports.channel import Receipt
 from turnfold.ports.store import Command, Refused, Store, Stored, Wanted, Write
-from turnfold_model.testing.faulty_adapters import FaultyStore
+from turnfold_model.testing.faulty_store import FaultyStore
 from turnfold_model.testing.gateway import (
     Gateway,
     commits,

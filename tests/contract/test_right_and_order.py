@@ -14,7 +14,7 @@ from turnfold.enums import Phase
 from turnfold.errors import OwnedError
 from turnfold.ports.channel import Attempt, CannotTell, Part, Rejected
 from turnfold.ports.store import Store
-from turnfold_model.testing.faulty_adapters import FaultyStore
+from turnfold_model.testing.faulty_store import FaultyStore
 from turnfold_model.testing.gateway import (
     Gateway,
     driver_of,

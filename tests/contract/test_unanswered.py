@@ -26,7 +26,7 @@ from turnfold.errors import (
     UnsafeStoreError,
 )
 from turnfold.ports.store import Store
-from turnfold_model.testing.faulty_adapters import FaultyStore
+from turnfold_model.testing.faulty_store import FaultyStore
 from turnfold_model.testing.gateway import Gateway, in_file, peek, route, until
 
 HERE = "g.db"

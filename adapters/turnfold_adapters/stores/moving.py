@@ -53,15 +53,8 @@ class Copied:
 
 async def copy_all(source: Store, target: Store, tell: Tell) -> Copied:
     """`target` is empty and owned by the caller, `source` is owned and does not move."""
-    end = (await source.load()).head
-    head, pruned = BLANK, _Pruned()
-    async for page in record_pages(source):
-        records = [pruned.stand_in(record) for record in page]
-        head = await _stored(target, Write(base=head, records=records))
-        tell(head.position, end.position)
-    if head != end:
-        problem = f"its log ends at {end.position} with another hash than its records"
-        raise InvalidInputError(field="source", problem=problem)
+    pruned = _Pruned()
+    head = await _records(source, target, pruned, tell)
     bodies = keys = 0
     async for found in body_pages(source):
         await _stored(target, Write(base=head, bodies=found))
@@ -73,18 +66,27 @@ async def copy_all(source: Store, target: Store, tell: Tell) -> Copied:
     await _summaries(source, target, head)
     commands = await source.inbox(_COMMANDS)
     await target.post(commands)
-    return Copied(
-        head=head,
-        records=head.position,
-        bodies=bodies,
-        keys=keys,
-        commands=len(commands),
-    )
+    counts = {"bodies": bodies, "keys": keys, "commands": len(commands)}
+    return Copied(head=head, records=head.position, **counts)
+
+
+async def _records(source: Store, target: Store, pruned: _Pruned, tell: Tell) -> Head:
+    """Returns the end of both logs."""
+    end = (await source.load()).head
+    head = BLANK
+    async for page in record_pages(source):
+        records = [pruned.stand_in(record) for record in page]
+        head = await _stored(target, Write(base=head, records=records))
+        tell(head.position, end.position)
+    if head != end:
+        problem = f"its log ends at {end.position} with another hash than its records"
+        raise InvalidInputError(field="source", problem=problem)
+    return head
 
 
 class _Pruned:
-    """The streams that stand for pruned records. `versions`: by the position of the
-    record that has pruned them."""
+    """The streams that stand for pruned records, one for each prune. `versions`: how
+    many records each has so far, by the position of its prune."""
 
     def __init__(self) -> None:
         self.versions: dict[int, int] = {}
@@ -95,7 +97,7 @@ class _Pruned:
         if not record.pruned:
             self._at = record.at
             return record
-        by = record.version
+        by = record.version  # of a pruned record: the position of the prune
         version = self.versions[by] = self.versions.get(by, 0) + 1
         name, place = _stream(by), record.position
         return Record(place, name, version, 1, self._at, b"[]", record.hash)
@@ -116,9 +118,9 @@ async def _prune(source: Store, target: Store, head: Head, pruned: _Pruned) -> N
 
 
 async def _counts(source: Store) -> Sequence[Count]:
-    does = source.maintenance
-    if isinstance(does, Keeping):
-        return await does.pruned()
+    maintenance = source.maintenance
+    if isinstance(maintenance, Keeping):
+        return await maintenance.pruned()
     return ()
 
 

@@ -153,24 +153,22 @@ class Dashboard:
         return self._go("/audit?live=2")
 
     def _login_page(self, request: Request) -> Response:
-        facts = {"to": _inner(request.query_params.get("to", "")), "wrong": ""}
-        page = Page(template="login", title="Log in", data={}, facts=facts, moves=False)
+        page = _login(_inner(request.query_params.get("to", "")))
         return self._html(request, page, "login")
 
     def _log_in(self, request: Request) -> Response:
         form = request.state.form
         name, to = form.get("name", "").strip()[:100], _inner(form.get("to", ""))
-        wrong = ""
         if not self.site.knows(form.get("token", "").strip()):
-            wrong = "that is not the token"
-        elif not name:
+            return self._html(request, _login(to, "that is not the token"), "login")
+        if not name:
             wrong = "say who you are: the log keeps it beside what you decide"
-        if wrong:
-            facts = {"to": to, "wrong": wrong}
-            page = Page(template="login", title="Log in", data={}, facts=facts)
-            return self._html(request, evolve(page, status=403), "login")
-        session = self.site.log_in(name)
+            return self._html(request, _login(to, wrong), "login")
         answer = self._go(to)
+        self._set_cookie(answer, self.site.log_in(name))
+        return answer
+
+    def _set_cookie(self, answer: Response, session: Session) -> None:
         answer.set_cookie(
             self.site.cookie,
             session.key,
@@ -179,7 +177,6 @@ class Dashboard:
             secure=self.site.secure,
             path=self.site.prefix or "/",
         )
-        return answer
 
     def _log_out(self, request: Request) -> Response:
         session = _session(request)
@@ -191,6 +188,13 @@ class Dashboard:
 
     def _go(self, where: str) -> Response:
         return RedirectResponse(f"{self.site.prefix}{where}", 303)
+
+
+def _login(to: str, wrong: str = "") -> Page:
+    """`wrong`: the reason why a log-in was refused."""
+    facts = {"to": to, "wrong": wrong}
+    page = Page(template="login", title="Log in", data={}, facts=facts, moves=False)
+    return evolve(page, status=403) if wrong else page
 
 
 def _style(_: Request) -> Response:
@@ -224,7 +228,7 @@ def _json(data: object, status: int) -> Response:
     return Response(text.encode(), status, media_type="application/json")
 
 
-# --- errors ---------------------------------------------------------------------------
+# --- errors ---
 
 
 def _error(exc: Exception) -> Page:

@@ -142,9 +142,8 @@ class RunFailed(Fact, frozen=True, kw_only=True):
     detail: str | None = None
 
 
-UNSTATED = (
-    "unstated"  # the handler gave neither an answer nor the word that none is meant
-)
+# Why a turn is silent: its handler gave no answer, and did not say that none is meant.
+UNSTATED = "unstated"
 
 
 class Answered(Fact, frozen=True, kw_only=True):
@@ -255,9 +254,8 @@ class GateOpened(Fact, frozen=True, kw_only=True):
 
 
 class CursorAdvanced(Fact, frozen=True, kw_only=True):
-    """`rank`: its place in the order of its source, if the source gives one."""
-
-    """A source got on without bringing a message."""
+    """A source got on without bringing a message. `rank`: the cursor's place in the
+    order of its source, if the source gives one."""
 
     cursor: str
     rank: Integer | None = None
@@ -413,5 +411,5 @@ NAMES: MappingProxyType[type[Event], str] = MappingProxyType(
 CLASSES: MappingProxyType[str, type[Event]] = MappingProxyType(
     {name: cls for cls, name in NAMES.items()}
 )
-# The newest schema of each event; older ones are raised step by step (upcasters.py).
+# The newest schema of each event; `codec.upcast` raises older ones step by step.
 SCHEMAS: MappingProxyType[str, int] = MappingProxyType(dict.fromkeys(CLASSES, 1))

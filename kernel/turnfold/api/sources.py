@@ -46,9 +46,10 @@ LaneOf = Callable[[Inbound], str | None]
 Desks = Mapping[tuple[str, str], AttachedChannel]
 _SHAPE = "a source gives pairs of (message or None, cursor)"
 _LONGEST = 65_536  # characters of the text in the place of an update without bytes
-
-
 UNREAD_MOST = 20  # dead turns in a row; then the source is started again
+_PAUSE_S = 1.0  # before the first new start of a source
+_PAUSE_MAX_S = 60.0
+_STEADY_S = 60.0  # a source that ran for so long works
 
 
 class UnreadableSourceError(Exception):
@@ -57,11 +58,6 @@ class UnreadableSourceError(Exception):
 
 class UnreadError(Exception):
     """A person resubmitted a dead turn, and it still cannot be read."""
-
-
-_PAUSE_S = 1.0
-_PAUSE_MAX_S = 60.0
-_STEADY_S = 60.0
 
 
 def steady_s(silent: float) -> float:
@@ -310,12 +306,11 @@ class _Pull:
 
     def _say(self, end: CallResult | None, pause: float) -> None:
         error = None if end is None else end.error
-        where = f"source {self._name}/{self._account}"
         if error is None:
             self._error = "it ended"
-            _LOG.warning("%s ended; again in %.0f s", where, pause)
+            _LOG.warning("%s ended; again in %.0f s", self.where, pause)
             return
-        self._error, what = told(error), f"{where} broke; again in {pause:.0f} s"
+        self._error, what = told(error), f"{self.where} broke; again in {pause:.0f} s"
         desk = self._desks.get(self.place)
         if is_of_network(error) or (desk is not None and desk.knows(error)):
             _LOG.warning("%s: %s", what, self._error)
@@ -401,9 +396,8 @@ class _Pull:
             case Inbound() | Unreadable():
                 return self.update_of(item), None
             case _:
-                return self._unreadable(
-                    item, f"{_SHAPE}, not {type(item).__name__}"
-                ), None
+                error = f"{_SHAPE}, not {type(item).__name__}"
+                return self._unreadable(item, error), None
 
     @property
     def reads(self) -> bool:
@@ -419,7 +413,7 @@ class _Pull:
         if end.error is None:
             end = answered(_in_lane, update, end.value)
         if end.error is not None:
-            report(f"source {self._name}/{self._account}: a lane", end.error)
+            report(f"{self.where}: a lane", end.error)
             return self._unreadable(update.evidence, told(end.error))
         laned: Inbound = end.value
         return laned
@@ -431,7 +425,7 @@ class _Pull:
             return self._unreadable(given, f"{_SHAPE}, not {type(given).__name__}")
         end = answered(self._taking.read, given)
         if end.error is not None:
-            report(f"source {self._name}/{self._account}: an update", end.error)
+            report(f"{self.where}: an update", end.error)
             return self._unreadable(given, told(end.error))
         if end.value is None or isinstance(end.value, Update):
             return end.value

@@ -1,5 +1,8 @@
-"""The order of a lane: by the position of the first event; a notice may follow the
-entry in its text (INV-8, specs/rules.md)."""
+"""The rules that the audit checks event by event (specs/rules.md): the order of lanes,
+the events of one turn, and `StreamRules`, which leads each event to its rules.
+
+The order of a lane is that of the first events. A notice has its place behind the entry
+that it tells of (INV-8)."""
 
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
@@ -21,10 +24,11 @@ from turnfold.audit.findings import Findings, Rule
 from turnfold.audit.joint import Find, Joint
 from turnfold.enums import CLOSED, Phase, TurnOutcome, TurnPhase
 
+Place = tuple[int, int]  # as `Entry.place`
 _WAITING = (TurnPhase.ACCEPTED, TurnPhase.RUNNING)
 
 
-Place = tuple[int, int]
+# --- Lanes ---
 
 
 class Lanes:
@@ -384,14 +388,18 @@ class StreamRules:
         if kind is o.Planned and before.live:
             self._joint.sealed(record.position, stream)
         if kind not in _STAYING:
-            self._lanes.moved(after)
-            if phase not in CLOSED and after.phase in CLOSED:
-                self._joint.closed(stream)
-            elif kind is o.Redriven:
-                self._joint.redriven(record.position, stream)
-            elif kind in _ENDING:
-                self._joint.part_ended(record.position, stream)
+            self._moved(record, phase, after, kind)
         return after
+
+    def _moved(self, record: Record, phase: Phase, after: Entry, kind: type) -> None:
+        """`phase`: the one before the event."""
+        self._lanes.moved(after)
+        if phase not in CLOSED and after.phase in CLOSED:
+            self._joint.closed(record.stream)
+        elif kind is o.Redriven:
+            self._joint.redriven(record.position, record.stream)
+        elif kind in _ENDING:
+            self._joint.part_ended(record.position, record.stream)
 
     def _by_worker(
         self, phase: Phase, fence: int, event: Any, held: int, say: Say

@@ -12,7 +12,7 @@ from turnfold.ports.store import Refused, Store, Stored, Write
 
 @define(eq=False)
 class FaultyStore:
-    """`faults`: the faults of the next commits, in order: "full", "busy",
+    """`faults`: the faults of the next commits, in order: "full", "busy", "no access",
     "lost" (the COMMIT failed and did nothing), "landed" (it failed and was done
     nevertheless), "" (nothing). `unopenable`: how many reopenings fail."""
 
