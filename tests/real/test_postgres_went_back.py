@@ -117,3 +117,31 @@ async def test_nobody_waits_for_the_end_of_a_worker_that_has_stood_down(
     await put(new, "entry:c")
     for store in (old, new):
         await store.close()
+
+
+async def test_a_host_of_shards_takes_a_shard_again_whose_log_went_back(
+    postgres: Postgres,
+) -> None:
+    """It keeps its lease, so nobody else could take it."""
+    platform, standby = Platform(), Standby(postgres, "b4")
+    kernel = Kernel(postgres.address("b4") + "&shards=2")
+    kernel.attach("t", PlatformChannel(platform), on_unknown="hold")
+    routes = [Route(channel="t", conversation=str(n)) for n in range(4)]
+
+    async def told(text: str) -> None:
+        for to in routes:
+            await kernel.enqueue(to, text)
+        await until(lambda: platform.contents.count(text) == len(routes))
+
+    async with kernel:
+        await told("first")
+        await standby.falls_behind()
+        await told("second")
+        await standby.promote()
+        await postgres.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+        )
+        await told("third")
+        assert kernel.health()["fences_lost"]
+    assert sorted(platform.contents) == sorted(["first", "second", "third"] * 4)
