@@ -97,11 +97,13 @@ def _refuse(exc: Exception, message: str, *, as_json: bool) -> NoReturn:
     """Refuse wrong usage. `exc`: from the parser of arguments; its `ctx` is of the
     command, if any."""
     text = " ".join(message.split())
+    context = getattr(exc, "ctx", None)
+    if hasattr(exc, "option_name") and context is not None and context.parent is None:
+        text += "; the options of a command stand behind its name"
     if as_json:
         error = {"error": {"code": "usage", "message": text}}
         typer.echo(shown_json(json.dumps(error, ensure_ascii=False)))
     else:
-        context = getattr(exc, "ctx", None)
         path = "turnfold" if context is None else context.command_path
         typer.echo(f"turnfold: {shown(text)} ({path} --help)", err=True)
     sys.exit(USAGE)

@@ -222,6 +222,11 @@ def test_wrong_usage_is_one_line_without_hidden_characters(words, tail) -> None:
     assert not {"\x9b", "\u202e", "\u200b"} & set(result.output)
 
 
+def test_an_option_before_its_command_is_told_where_to_stand() -> None:
+    said = run("-s", "gateway.db", "status").stderr
+    assert "the options of a command stand behind its name" in said
+
+
 @pytest.mark.case("X17")
 def test_it_says_its_version_and_runs_as_a_module() -> None:
     done = subprocess.run(
