@@ -102,9 +102,9 @@ class Kind(StrEnum):
     """The role of an outbox entry in its turn."""
 
     TOOL = "tool"
-    BLOCK = "block"
-    FINAL = "final"
-    NOTICE = "notice"
+    BLOCK = "block"  # a piece of the answer
+    FINAL = "final"  # the answer
+    NOTICE = "notice"  # of the kernel to the reader, or enqueued without a turn
 
 
 class DeliveryClass(StrEnum):

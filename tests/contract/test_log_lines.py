@@ -61,6 +61,17 @@ async def test_each_retry_has_a_line(
     )
 
 
+async def test_an_end_is_told_with_the_class_of_its_refusal(
+    lone: Gateway, caplog: pytest.LogCaptureFixture
+) -> None:
+    lone.platform.plays(reject(FailureClass.PERMISSION))
+    kernel = await lone.start()
+    await (await kernel.enqueue(route(), "x")).settled(5_000)
+    await spin()
+    ends = [m for m in caplog.messages if "ended undelivered" in m]
+    assert [m.partition(": ")[2] for m in ends] == ["permanent (permission)"]
+
+
 @pytest.mark.case("Z04")
 async def test_a_missing_channel_is_told_once_and_again_when_a_store_is_opened(
     lone: Gateway, caplog: pytest.LogCaptureFixture

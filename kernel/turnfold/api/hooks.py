@@ -148,7 +148,7 @@ class Hooks:
     def _say(self, stream: str, event: Event, state: State | None) -> None:
         match event:
             case o.FailedTerminal(reason=reason):
-                _warn(state, f"ended undelivered: {reason}")
+                _warn(state, f"ended undelivered: {reason}{_class_of(state)}")
             case o.Parked(reason=reason) | o.Doubted(reason=reason):
                 _warn(state, f"is parked, in doubt: {reason}")
             case o.Bounced():
@@ -333,6 +333,12 @@ def _binds(signature: inspect.Signature, count: int) -> bool:
 
 def _with_id(hook: Hook, name: str | None, what: Any) -> Any:
     return hook(what, name)
+
+
+def _class_of(state: State | None) -> str:
+    """The class of the last refusal, which says more than "permanent"."""
+    failure = state.failure if isinstance(state, Entry) else None
+    return "" if failure is None else f" ({failure})"
 
 
 def _warn(state: State | None, news: str) -> None:
