@@ -1,6 +1,7 @@
 """Hosts of shards that have lost their lease, since the server stood still, come back by
-themselves in a new life."""
+themselves in a new life. No shard changes hands while a call of its channels hangs."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,12 +10,13 @@ from typing import Any
 import asyncpg
 import pytest
 
-from turnfold import Kernel, Route
+from turnfold import Kernel, Route, Settings
+from turnfold.api.shard_kernel import shard_of_place
 from turnfold.enums import DeliveryClass, Status
 from turnfold.errors import DiskError
 from turnfold_adapters.stores.postgres import PostgresStore
 from turnfold_model.testing.gateway import until
-from turnfold_model.testing.platform import Platform, PlatformChannel
+from turnfold_model.testing.platform import Platform, PlatformChannel, wait_for
 
 from .postgres import Postgres, cut_link
 from .test_postgres_killed import verdicts
@@ -36,7 +38,7 @@ async def locked(postgres: Postgres, table: str) -> AsyncIterator[None]:
 
 
 def host(address: str, platform: Platform) -> Kernel:
-    kernel = Kernel(address)
+    kernel = Kernel(address, settings=Settings(drain_ms=300))
     channel = PlatformChannel(platform, DeliveryClass.LOOKUP, settle_ms=0)
     kernel.attach("t", channel, on_unknown="hold")
     return kernel
@@ -113,3 +115,51 @@ async def test_a_life_whose_end_had_no_answer_is_ended_by_the_next_try(
     assert states == {first.id: "dead", life.owner.id: "alive"}
     await seats.leave()
     await store.close()
+
+
+def lies_in(number: int) -> int:
+    return shard_of_place("t", "default", str(number), 2)
+
+
+@asynccontextmanager
+async def let_end(event: asyncio.Event) -> AsyncIterator[None]:
+    """Else a test that fails waits for its calls."""
+    try:
+        yield
+    finally:
+        event.set()
+
+
+@pytest.mark.parametrize("why", ["lease", "share", "close"])
+async def test_no_shard_changes_hands_while_its_call_hangs(
+    postgres: Postgres, why: str
+) -> None:
+    """Its call ends when it may, and not when it is cut off. The next owner would look,
+    find nothing and send, and then the call lands: it was shown twice."""
+    address = postgres.address() + WAITS + "&shards=2"
+    schema = address.partition("schema=")[2].partition("&")[0]
+    platform, may_end = Platform(), asyncio.Event()
+    platform.plays(*[wait_for(may_end, deaf=True)] * 2)
+    numbers = [next(n for n in range(99) if lies_in(n) == shard) for shard in (0, 1)]
+    async with host(address, platform) as one, let_end(may_end):
+        await until(lambda: len(one.seats) == 2, 30)
+        for number in numbers:
+            await enqueue(one, number)
+        await until(lambda: len(platform.calls) == 2, 30)
+        async with host(address, platform) as two, let_end(may_end):
+            if why == "lease":
+                async with locked(postgres, f"{schema}.worker"):
+                    await until(lambda: lost(one) and one.seats == (), 30)
+            if why == "close":
+                await one.close()
+            await asyncio.sleep(3 * LEASE_MS / 1000)
+            assert (two.seats, len(platform.calls)) == ((), 2)
+            may_end.set()
+            await until(lambda: bool(two.seats), 30)
+            for number in numbers:
+                again = await enqueue(two, number)
+                assert await again.settled(20_000) is Status.DELIVERED
+    assert len(platform.messages) == 2
+    assert await verdicts(address) == [(0, None)] * 2
+    sql = f"SELECT DISTINCT state, certified_by FROM {schema}.worker"
+    assert [tuple(row) for row in await postgres.execute(sql)] == [("dead", "itself")]

@@ -22,6 +22,7 @@ _COMES_BACK = (
     " sends have ended and the server answers"
 )
 _HANGS = "call(s) of channels from before the loss have not ended; restart the process"
+_KEPT = "call(s) of channels have not ended, and its seat is kept; restart the process"
 
 
 class Balance:
@@ -45,7 +46,7 @@ class Balance:
         self._task: asyncio.Task[None] | None = None
         self._hosts, self._too_many, self._lost = 1, 0, 0
         self._before = 0  # `_lost` when this host came back last
-        self._ended: list[ShardKernel] = []  # lost seats, whose last calls may hang
+        self._kept: dict[int, ShardKernel] = {}  # closed, and their last calls hang
         self._last: Seating | None = None
         self._calm, self._left_out = False, 0  # `_left_out`: polls without a look
         self._failing: dict[
@@ -103,7 +104,7 @@ class Balance:
             "fences_lost": self._fences_lost(),
             "stood_down": self._stood_down(),
             "moving": sorted(self.moving),
-            "failing": dict(self._failing),
+            "failing": self._failing | self._told_of_kept(),
             "seats": seats,
         }
 
@@ -121,8 +122,12 @@ class Balance:
             return None
         if self._task is None or self._share.held:
             return f"{lost} {LOST}"
-        hung = sum(kernel.hung for kernel in self._ended)
+        hung = sum(kernel.hung for kernel in self._kept.values())
         return f"{hung} {_HANGS}" if hung else f"{lost} {_COMES_BACK}"
+
+    def _told_of_kept(self) -> dict[str, str]:
+        hung = {n: kernel.hung for n, kernel in self._kept.items()}
+        return {_name(n): f"{count} {_KEPT}" for n, count in hung.items() if count}
 
     def _note(self, name: str, error: Exception | None) -> None:
         """Log an error once, and show it in `health` until the next success."""
@@ -169,6 +174,7 @@ class Balance:
 
     async def _look(self) -> None:
         """Take free shards up to this host's share; hand over a shard beyond it."""
+        self._kept = {n: kept for n, kept in self._kept.items() if kept.keeps_seat}
         for shard, kernel in [*self.seats.items()]:
             if not kernel.working and shard not in self.moving:
                 self._move(shard, self._give_up(shard))
@@ -178,11 +184,12 @@ class Balance:
         self._hosts = seating.hosts
         self._tell(seating)
         self._forget_of_others(seating)
-        room = ceil(self._shards / seating.hosts) - len(self.seats) - len(self.moving)
+        share = ceil(self._shards / seating.hosts)
+        room = share - len({*self.seats, *self.moving, *self._kept})
         free = [n for n in seating.free if n not in self.moving]
         for shard in free[: max(room, 0)]:
             self._move(shard, self._take(shard))
-        self._too_many = self._too_many + 1 if room < 0 else 0
+        self._too_many = self._too_many + 1 if len(self.seats) > share else 0
         if self._too_many >= _PATIENCE and not self.moving:
             self._too_many = 0
             shard = next(iter(self.seats))
@@ -191,10 +198,9 @@ class Balance:
 
     async def _comes_back(self) -> bool:
         """Count as a host again after the lease was over, in a new life. Not before the
-        last calls of the lost seats have ended: the old life is declared dead here, and
-        the next owner of a shard relies on that. Raises StoreError."""
-        self._ended = [kernel for kernel in self._ended if kernel.hung]
-        if self.seats or self.moving or self._ended:
+        last calls of its seats have ended: the old life is declared dead here, and the
+        next owner of a shard relies on that. Raises StoreError."""
+        if self.seats or self.moving or self._kept:
             return False
         lost = self._fences_lost()
         await self._share.enter()
@@ -248,14 +254,15 @@ class Balance:
             del self.coming[shard]
 
     async def _give_up(self, shard: int) -> None:
-        """Send nothing new, wait for sends and runs under way, then free the seat."""
+        """Send nothing new, wait for sends and runs under way, then free the seat; while
+        a call hangs, it is kept."""
         kernel = self.seats[shard]
         try:
             await kernel.close()
         finally:
             self._lost += kernel.fences_lost
-            if kernel.fences_lost:
-                self._ended.append(kernel)
+            if kernel.keeps_seat:
+                self._kept[shard] = kernel
             del self.seats[shard]
 
 
