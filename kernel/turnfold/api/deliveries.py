@@ -85,7 +85,7 @@ def _files(folder: Path) -> Iterable[tuple[Path, bool]]:
                 continue
             yield from ((p, dead) for p in sorted(place.iterdir()) if p.is_file())
     except OSError as exc:
-        problem = f"{folder}: {exc.strerror}"
+        problem = f"{str(folder)[:120]}: {exc.strerror}"
         raise InvalidInputError(field="directory", problem=problem) from exc
 
 
