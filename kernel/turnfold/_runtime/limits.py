@@ -17,7 +17,7 @@ from turnfold._decide import rules
 from turnfold._log.ids import gates_of
 from turnfold._state.entry import Entry
 
-TOGETHER_MS = 10_000  # refusals further apart are no row
+TOGETHER_MS = 10_000  # refusals further apart do not count as one after the other
 
 
 @frozen
@@ -32,8 +32,8 @@ class Refusal:
 
 @define
 class Row:
-    """The conversations of one account that were refused last, the newest at the
-    end."""
+    """Refusals of one account, one after the other: the conversations that were
+    refused last, the newest at the end."""
 
     found: bool = False  # the account's limit was met, and its pace still holds
     refusals: dict[str, Refusal] = field(factory=dict)
@@ -43,10 +43,8 @@ class Row:
         made again gets the same answer."""
         conversation = gates_of(entry.lane)[1]
         old = self.refusals.get(conversation)
-        if old is not None and (old.entry, old.attempt) == (
-            entry.stream,
-            entry.attempt,
-        ):
+        attempt = entry.stream, entry.attempt
+        if old is not None and (old.entry, old.attempt) == attempt:
             return old.of_account
         if not self.found:
             self._forget(now - TOGETHER_MS)
