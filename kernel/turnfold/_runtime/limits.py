@@ -43,8 +43,10 @@ class Row:
         made again gets the same answer."""
         conversation = gates_of(entry.lane)[1]
         old = self.refusals.get(conversation)
-        attempt = entry.stream, entry.attempt
-        if old is not None and (old.entry, old.attempt) == attempt:
+        if old is not None and (old.entry, old.attempt) == (
+            entry.stream,
+            entry.attempt,
+        ):
             return old.of_account
         if not self.found:
             self._forget(now - TOGETHER_MS)
