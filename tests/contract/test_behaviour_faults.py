@@ -736,18 +736,18 @@ async def test_an_adapter_that_cancels_its_own_task_ends_no_program(
             task = asyncio.current_task()
             assert task is not None
             task.cancel()
-            driver.flusher.hand_in = busy  # type: ignore[method-assign]
+            driver.group_commit.hand_in = busy  # type: ignore[method-assign]
             return Accepted(receipt=Receipt(ids=(key,)))
 
     def busy(_decision: Any, tell: Any) -> None:
-        driver.flusher.hand_in = hand_in  # type: ignore[method-assign]
+        driver.group_commit.hand_in = hand_in  # type: ignore[method-assign]
         refused.append(BusyError(path="the store", waited_ms=1))
         tell(Decided(error=refused[0]))
 
     wild.channels = {("t", "default"): Cancelling()}
     kernel = await wild.start()
     driver = driver_of(kernel)
-    hand_in, torn = driver.flusher.hand_in, []
+    hand_in, torn = driver.group_commit.hand_in, []
     driver._torn = torn.append  # type: ignore[method-assign]  # begins a program anew
     done = await kernel.enqueue(route(), "x")
     await kernel.settled(done.entry_id, 2_000)

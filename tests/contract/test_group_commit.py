@@ -297,14 +297,14 @@ async def test_callers_learn_their_results_though_the_consequences_break(
     threaded: Gateway, caplog: pytest.LogCaptureFixture
 ) -> None:
     kernel = await threaded.start()
-    flusher = driver_of(kernel).flusher
+    group_commit = driver_of(kernel).group_commit
 
     def breaks(_: Any) -> None:
         raise ZeroDivisionError
 
-    follows, flusher._stored = flusher._stored, breaks
+    follows, group_commit._stored = group_commit._stored, breaks
     turn = await kernel.accept(inbound())
-    flusher._stored = follows
+    group_commit._stored = follows
     assert turn.new
     assert "the commit is stored" in caplog.text
     assert not (await kernel.accept(inbound())).new
@@ -355,16 +355,16 @@ async def test_a_drain_waits_for_an_outcome_that_no_task_waits_for(
 
 async def test_a_closed_queue_refuses_everything(threaded: Gateway) -> None:
     kernel, held = await _held(threaded)
-    flusher = driver_of(kernel).flusher
-    under_way = flusher.submit(partial(_gates, account="a"))
+    group_commit = driver_of(kernel).group_commit
+    under_way = group_commit.submit(partial(_gates, account="a"))
     await until(lambda: held.begun)
-    queued = flusher.submit(partial(_gates, account="b"))
-    closing = asyncio.ensure_future(flusher.close())
+    queued = group_commit.submit(partial(_gates, account="b"))
+    closing = asyncio.ensure_future(group_commit.close())
     await asyncio.sleep(0)
     with pytest.raises(NotOpenError):
         await queued
     with pytest.raises(NotOpenError):
-        await flusher.submit(partial(_gates, account="c"))
+        await group_commit.submit(partial(_gates, account="c"))
     await asyncio.sleep(0.05)
     assert not closing.done()  # it waits for the commit under way
     held.go.set()

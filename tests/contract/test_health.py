@@ -45,14 +45,14 @@ async def test_an_append_that_hangs_is_shown_with_its_age(
     wild: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kernel = await wild.start()
-    go, flusher = asyncio.Event(), driver_of(kernel).flusher
-    commit = flusher._journal.commit
+    go, group_commit = asyncio.Event(), driver_of(kernel).group_commit
+    commit = group_commit._journal.commit
 
     async def slow(*arguments: Any) -> Any:
         await go.wait()
         return await commit(*arguments)
 
-    monkeypatch.setattr(flusher._journal, "commit", slow)
+    monkeypatch.setattr(group_commit._journal, "commit", slow)
     waiting = asyncio.create_task(kernel.enqueue(route(), "x"))
     await asyncio.sleep(0.05)
     age = kernel.health()["oldest_append_ms"]

@@ -103,7 +103,7 @@ async def test_a_commit_under_way_is_no_log_that_ends_behind(
         accepted = asyncio.ensure_future(
             kernel.accept(inbound("1", conversation=talk(1)))
         )
-        await until(lambda: driver.flusher.waiting_ms() is not None)
+        await until(lambda: driver.group_commit.waiting_ms() is not None)
         seat.stir(Seating(free=(), hosts=1, ends={1: driver.book.position + 1}))
         assert not woken
         told.set()

@@ -93,8 +93,8 @@ class Driver(Mending):
         )
         self.wording = Wording()
         self.retractor = Retractor(channels, self.sender, settings, self.wording)
-        self.flusher = GroupCommit(journal, self.moved)
-        self.submit = self.flusher.submit
+        self.group_commit = GroupCommit(journal, self.moved)
+        self.submit = self.group_commit.submit
         self.intake = Intake(journal, self.submit, lambda: bool(self.epoch))
         self._timers = Timers(clock, self._ring)
         self.flow = Flow(clock, self.start, settings.concurrent_runs)
@@ -104,7 +104,7 @@ class Driver(Mending):
         self.draining = False
         self.deposed = self._abandoned = False
         self.troubles = 0
-        # None: no task; the program's last append is in the hands of the flusher.
+        # None: no task; the program's last append is in the hands of the group commit.
         self.live: dict[Key, asyncio.Task[Any] | None] = {}
         self._context = copy_context()
         self._again: set[Key] = set()
@@ -213,7 +213,7 @@ class Driver(Mending):
         with it."""
         self.live[key] = None
         tell = partial(self._handed_in, key, program, effect)
-        self.flusher.hand_in(effect.decision, tell)
+        self.group_commit.hand_in(effect.decision, tell)
 
     def _handed_in(
         self, key: Key, program: Program, effect: Append, decided: Decided
@@ -498,7 +498,7 @@ class Driver(Mending):
             await self._rested(1)
             self.mend()
         await self.sender.calls.end_all()  # calls after their deadline
-        await self.flusher.rested()
+        await self.group_commit.rested()
         self.epoch = 0
         return cut
 
@@ -528,7 +528,7 @@ class Driver(Mending):
         """Stop at once, as in a crash, for tests; returns the cancelled tasks."""
         self.stand_down()
         self._abandoned = True
-        self.flusher.abandon()
+        self.group_commit.abandon()
         self.sender.stopping = True
         calls, listeners = self.sender.calls.tasks(), self.sender.hung.values()
         live = [task for task in self.live.values() if task is not None]

@@ -217,8 +217,8 @@ def append_facts(driver: Driver) -> Mapping[str, Any]:
     failing disk)? The error, and for how long; None after an append that it took."""
     trouble = driver.journal.trouble
     return {
-        "oldest_append_ms": driver.flusher.waiting_ms(),
-        "append_refused_ms": driver.flusher.refused_ms(),
+        "oldest_append_ms": driver.group_commit.waiting_ms(),
+        "append_refused_ms": driver.group_commit.refused_ms(),
         "append_error": None if trouble is None else str(trouble),
     }
 

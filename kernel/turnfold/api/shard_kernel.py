@@ -213,7 +213,7 @@ class ShardKernel(StoreKernel):
         the store than this kernel knows. While a commit is under way, the look may have
         seen it before its answer came; what it lacks is then found by the next one."""
         driver = self._open_driver()
-        rests = driver.flusher.waiting_ms() is None
+        rests = driver.group_commit.waiting_ms() is None
         more = rests and seating.ends.get(self._shard, 0) > driver.book.position
         if (more or self._shard in seating.waiting) and self._worker is not None:
             self._worker.wake()

@@ -273,7 +273,7 @@ class StoreKernel(
         await self._begin_time(driver, worker)
         self._fence = Fence(epoch=self._epoch() + 1, owner=owner.id)
         await self._doubt_if_restored()
-        driver.flusher.start()
+        driver.group_commit.start()
         await driver.begin(self._fence.epoch)
         self._owns = True
         say_working(self.store.address, self._fence.epoch, driver.book)
@@ -389,7 +389,7 @@ class StoreKernel(
                 await part.end()
         if worker is not None:
             await worker.stop()
-        await driver.flusher.close()
+        await driver.group_commit.close()
 
     async def _let_go(self, worker: Worker | None) -> None:
         """Each step is done even if an earlier one fails."""

@@ -101,10 +101,10 @@ class Waiting(Spread):
         driver = self._open_driver()
         if not self._owns:
             raise OwnedError(path=self.store.address, owner="another process")
-        await driver.flusher.rested()
+        await driver.group_commit.rested()
         if not driver.book.at_rest() or await self.store.inbox(1):
             return False
-        await driver.flusher.rested()
+        await driver.group_commit.rested()
         return driver.book.at_rest()
 
     async def _closed(

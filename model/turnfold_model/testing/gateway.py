@@ -65,7 +65,7 @@ async def spin(turns: int = 60) -> None:
         await asyncio.sleep(0)
         for kernel in [k for k, home in _OPEN.items() if home is loop]:
             if kernel.working:
-                await driver_of(kernel).flusher.rested()
+                await driver_of(kernel).group_commit.rested()
 
 
 async def until(condition: Callable[[], object], seconds: float = 5) -> None:
