@@ -76,8 +76,9 @@ class Verdict:
     """What became of the word that an instance is gone.
 
     `certified`: it counts as dead from now on. `ended`: it counted as ended before.
-    `lives`: something contradicts the word, see `why`; nothing was certified. `unknown`:
-    no worker of this name has ever begun. `workers`: the ids of its lives that are meant.
+    `lives`: something contradicts the word, see `why`; nothing was certified but lives
+    that this machine sees gone. `unknown`: no worker of this name has ever begun.
+    `workers`: the ids of its lives that are meant.
     """
 
     instance: str
