@@ -174,7 +174,7 @@ class Balance:
 
     async def _look(self) -> None:
         """Take free shards up to this host's share; hand over a shard beyond it."""
-        self._kept = {n: kept for n, kept in self._kept.items() if kept.keeps_seat}
+        self._kept = {n: kept for n, kept in self._kept.items() if kept.keeps_store}
         for shard, kernel in [*self.seats.items()]:
             if not kernel.working and shard not in self.moving:
                 self._move(shard, self._give_up(shard))
@@ -261,7 +261,7 @@ class Balance:
             await kernel.close()
         finally:
             self._lost += kernel.fences_lost
-            if kernel.keeps_seat:
+            if kernel.keeps_store:
                 self._kept[shard] = kernel
             del self.seats[shard]
 

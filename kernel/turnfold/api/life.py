@@ -64,6 +64,8 @@ class Life:
 
     async def close(self) -> None:
         """Drain, then release the store. Every acknowledged call is durable already.
+        A call of a channel that ignores its cancellation counts as alive: closing does
+        not wait for it, and the store is kept until it has ended (`keeps_store`).
 
         All calls wait for the same closing; cancelling a caller does not end it. A
         handler, hook, source or channel of this kernel cannot wait for its own end: its

@@ -1,6 +1,5 @@
 """The kernel of one shard on one host, and the shards of places and ids."""
 
-import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
@@ -28,7 +27,6 @@ from turnfold.api.store_kernel import StoreKernel
 from turnfold.enums import FailureClass
 from turnfold.errors import OtherShardError
 from turnfold.inbound import Inbound
-from turnfold.logs import lines
 from turnfold.messages import Route, check_kind, escape
 from turnfold.ports.channel import Rate
 from turnfold.ports.shards import Limit, Seating
@@ -39,9 +37,6 @@ if TYPE_CHECKING:
     from turnfold.api.shards import Shards
 
 _DIGITS = "0123456789abcdefghijklmnopqrstuv"
-# What is left of closing while calls hang; nobody else holds these tasks.
-_RESTS: set[asyncio.Task[None]] = set()
-_LOG = lines()
 _ID = 26  # characters of an id; the last two name the shard
 
 
@@ -87,7 +82,6 @@ class ShardKernel(StoreKernel):
         super().__init__(store, settings=host.settings, work=work)
         self._host, self._all, self._shard = host, shards, shard
         self._heeded: dict[str, int] = {}  # gates of other hosts, until when
-        self._rest: asyncio.Task[None] | None = None  # of closing, when calls hang
         for name in ("terminal", "parked", "bounced", "stalled", "held", "unread"):
             setattr(self.hooks, name, getattr(host.hooks, name))
         self.hooks.restored = host.hooks.restored
@@ -173,21 +167,6 @@ class ShardKernel(StoreKernel):
     def fences_lost(self) -> int:
         """1 if this seat was lost, also after it is closed."""
         return self._worker.fences_lost if self._worker else 0
-
-    @property
-    def hung(self) -> int:
-        """Calls of channels that were cut off and have not ended, also after it is
-        closed."""
-        return len(self._hanging())
-
-    def _hanging(self) -> list[asyncio.Task[None]]:
-        listening = self._driver.sender.hung.values() if self._driver else ()
-        return [task for task in listening if not task.done()]
-
-    @property
-    def keeps_seat(self) -> bool:
-        """Is it closed, and its seat not free, since calls of channels hang?"""
-        return self._rest is not None and not self._rest.done()
 
     def _saw(self, commit: Commit) -> None:
         """A limit of an account is told to the other shards of this host."""
@@ -276,31 +255,7 @@ class ShardKernel(StoreKernel):
 
     async def _let_go(self, worker: Worker | None) -> None:
         self._keep_channels()
-        if not self.hung:
-            await self._free(worker)
-            return
-        self._owns, self._state = False, "closed"
-        await asyncio.gather(*[task.stop() for task in self._watching])
-        text = "%s: shard %d is kept until %d call(s) of channels have ended"
-        _LOG.warning(text, self.store.address, self._shard, self.hung)
-        self._rest = asyncio.create_task(self._let_go_later(worker))
-        _RESTS.add(self._rest)
-        self._rest.add_done_callback(self._has_let_go)
-
-    async def _let_go_later(self, worker: Worker | None) -> None:
-        """Free the seat when the last call has ended: it could still land after the next
-        owner has looked and found nothing. If this is cut off, the end of the process
-        frees it."""
-        while hanging := self._hanging():
-            await asyncio.wait(hanging)
-        await self._free(worker)
-
-    async def _free(self, worker: Worker | None) -> None:
         await super()._let_go(worker)
-
-    def _has_let_go(self, rest: asyncio.Task[None]) -> None:
-        _RESTS.discard(rest)
-        self._has_closed(rest)
 
     def _keep_channels(self) -> None:
         """Closing this kernel leaves the channels open: they belong to the host."""

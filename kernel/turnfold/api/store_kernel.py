@@ -14,7 +14,7 @@ from turnfold._decide.unit_of_work import ChannelFacts, Context, Fence, UnitOfWo
 from turnfold._log.ids import GATE, account_scope, time_id
 from turnfold._runtime import scheduler
 from turnfold._runtime.calls import Calls
-from turnfold._runtime.channel import AttachedChannel, attached, close_channels
+from turnfold._runtime.channel import AttachedChannel, attached
 from turnfold._runtime.committer import Commit, Committer
 from turnfold._runtime.driver import Driver, Probe
 from turnfold._runtime.lasting import Lasting
@@ -34,6 +34,7 @@ from turnfold.api.health import Health
 from turnfold.api.hooks import Hooks
 from turnfold.api.importing import Importing, import_at_open
 from turnfold.api.life import Life
+from turnfold.api.releasing import Releasing
 from turnfold.api.retelling import Retelling
 from turnfold.api.sent import Sent, sent
 from turnfold.api.sources import Pulling, Sources
@@ -41,13 +42,12 @@ from turnfold.api.spread import Spread
 from turnfold.api.stalls import Stalls
 from turnfold.api.telling import (
     Missing,
-    say_closed,
     say_closing,
     say_open,
     say_standby,
     say_working,
 )
-from turnfold.api.waiting import CLOSABLE, Waiting, check_rested, stands, tell
+from turnfold.api.waiting import CLOSABLE, check_rested, stands, tell
 from turnfold.arguments import Line, check_address, checked
 from turnfold.clock import LEAD_MS, Clock
 from turnfold.errors import InvalidInputError, NotOpenError, OwnedError
@@ -68,7 +68,15 @@ T = TypeVar("T")
 
 
 class StoreKernel(
-    Life, Waiting, Acts, Answering, Importing, Archiving, Health, Pulling, Spread
+    Life,
+    Releasing,
+    Acts,
+    Answering,
+    Importing,
+    Archiving,
+    Health,
+    Pulling,
+    Spread,
 ):
     """See `Kernel`, which is this and the link to several shards."""
 
@@ -190,6 +198,7 @@ class StoreKernel(
     # --- open and close ---
 
     async def _open(self) -> None:
+        self._check_released()
         self._state = "opening"
         address = self._address
         store: Store | None = None
@@ -390,30 +399,6 @@ class StoreKernel(
         if worker is not None:
             await worker.stop()
         await driver.group_commit.close()
-
-    async def _let_go(self, worker: Worker | None) -> None:
-        """Each step is done even if an earlier one fails."""
-        self._owns = False
-        await asyncio.gather(*[task.stop() for task in self._watching])
-        try:
-            if worker is not None:
-                await worker.stop()
-                await worker.release()
-        finally:
-            self._state = "closed"
-            say_closed(self.store.address)
-            try:
-                await close_channels(self._calls, self._desks.values())
-            finally:
-                await self._leave()
-
-    async def _leave(self) -> None:
-        self._close_plugins()
-        try:
-            await self.store.close()
-        finally:
-            self._wake_all()
-            self._home.leave()
 
     async def drain(self, timeout_ms: int | None = None) -> None:
         """Send nothing new, and wait for what is under way, by default `drain_ms`; then

@@ -55,6 +55,12 @@ def say_closed(address: str) -> None:
     _LOG.info("%s is closed", address, extra={"store": address})
 
 
+def say_kept(address: str, calls: int) -> None:
+    """A store is closed here and not released: calls of channels hang."""
+    text = "%s is kept until %s call(s) of channels have ended"
+    _LOG.warning(text, address, calls, extra={"store": address, "hung_calls": calls})
+
+
 def say_again(stream: str, event: Any) -> None:
     """An attempt or a run failed or was put off, and is tried again."""
     facts: dict[str, Any] = {"stream": stream, "event": type(event).__name__}
