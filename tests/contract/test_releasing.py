@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from turnfold import Kernel, Settings
+from turnfold.api import releasing
 from turnfold.enums import DeliveryClass, Status
 from turnfold.errors import OwnedError
 from turnfold.ports.channel import Accepted
@@ -93,6 +94,10 @@ def test_a_loop_that_ends_releases_nothing(tmp_path: Path) -> None:
         loop.run_until_complete(asyncio.sleep(0.05))
         assert kernel.keeps_store
         assert not loop.run_until_complete(_is_free(tmp_path / "k.db"))
+        releasing._KEPT.remove(kernel)  # this process goes on with other tests
+        assert kernel._worker is not None
+        loop.run_until_complete(kernel._release_later(kernel._worker))
+        assert loop.run_until_complete(_is_free(tmp_path / "k.db"))
     finally:
         loop.close()
 
