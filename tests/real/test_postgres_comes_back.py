@@ -163,3 +163,29 @@ async def test_no_shard_changes_hands_while_its_call_hangs(
     assert await verdicts(address) == [(0, None)] * 2
     sql = f"SELECT DISTINCT state, certified_by FROM {schema}.worker"
     assert [tuple(row) for row in await postgres.execute(sql)] == [("dead", "itself")]
+
+
+async def test_a_store_of_one_shard_is_kept_while_a_call_hangs(
+    postgres: Postgres,
+) -> None:
+    """`close()` returns; a standby takes over when the call has ended."""
+    address = postgres.address() + WAITS
+    platform, may_end = Platform(), asyncio.Event()
+    platform.plays(wait_for(may_end, deaf=True))
+    async with host(address, platform) as one, let_end(may_end):
+        await until(lambda: one.working, 30)
+        await enqueue(one, 1)
+        await until(lambda: len(platform.calls) == 1, 30)
+        async with host(address, platform) as two, let_end(may_end):
+            await one.close()
+            await asyncio.sleep(3 * LEASE_MS / 1000)
+            assert (one.keeps_store, two.working, len(platform.calls)) == (
+                True,
+                False,
+                1,
+            )
+            may_end.set()
+            await until(lambda: two.working, 30)
+            again = await enqueue(two, 1)
+            assert await again.settled(20_000) is Status.DELIVERED
+    assert len(platform.messages) == 1
