@@ -55,9 +55,12 @@ def test_a_role_that_may_only_read_can_look_and_is_told_why_it_cannot_act(
         GRANT SELECT ON ALL TABLES IN SCHEMA y1 TO y1_reader;"""
     asyncio.run(postgres.execute_all(grants))
     reader = address.replace("postgres@", "y1_reader@")
-    for command in ("list", "status", "stats", "worker", "gates", "size", "head"):
+    for command in ("list", "status", "stats", "gates", "size", "head"):
         code, said = run(command, "-s", reader)
         assert code == 0, (command, said)
+    code, said = run("worker", "-s", reader)
+    assert code == 1, said
+    assert "not running" in said
     assert run("show", entry, "-s", reader)[0] == 0
     assert run("audit", reader)[0] == 0
     for words in (
