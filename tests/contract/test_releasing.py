@@ -64,8 +64,9 @@ async def test_the_next_worker_waits_for_a_call_that_hangs(
 
 
 async def test_a_closed_kernel_opens_again_when_its_calls_have_ended(
-    tmp_path: Path,
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO")
     channel = Deaf(Platform())
     kernel = await closed_in_a_send(tmp_path / "k.db", channel)
     assert kernel.keeps_store
@@ -76,9 +77,12 @@ async def test_a_closed_kernel_opens_again_when_its_calls_have_ended(
     async with kernel:
         assert kernel.working
     assert not kernel.keeps_store
+    assert "is released: the calls of channels have ended" in caplog.text
 
 
-def test_a_loop_that_ends_releases_nothing(tmp_path: Path) -> None:
+def test_a_loop_that_ends_releases_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """The task that would release the store is cancelled with the loop. The call may
     still land: another thread may have it."""
     channel = Deaf(Platform())
@@ -93,6 +97,7 @@ def test_a_loop_that_ends_releases_nothing(tmp_path: Path) -> None:
             task.cancel()
         loop.run_until_complete(asyncio.sleep(0.05))
         assert kernel.keeps_store
+        assert "is kept until this process ends" in caplog.text
         assert not loop.run_until_complete(_is_free(tmp_path / "k.db"))
         releasing._KEPT.remove(kernel)  # this process goes on with other tests
         assert kernel._worker is not None

@@ -49,9 +49,8 @@ class Balance:
         self._kept: dict[int, ShardKernel] = {}  # closed, and their last calls hang
         self._last: Seating | None = None
         self._calm, self._left_out = False, 0  # `_left_out`: polls without a look
-        self._failing: dict[
-            str, str
-        ] = {}  # the balance and shards, each with its error
+        # The balance and shards, each with its error.
+        self._failing: dict[str, str] = {}
 
     async def begin(self) -> None:
         """Count as a host from now on. Raises StoreError."""

@@ -25,6 +25,10 @@ class Life:
         """Open. If this raises, it has released everything and left the home."""
         raise NotImplementedError
 
+    def _check_released(self) -> None:
+        """Raises OwnedError while an earlier life of this kernel keeps the store."""
+        raise NotImplementedError
+
     async def _close(self) -> None:
         """Close, and leave the home at the end."""
         raise NotImplementedError
@@ -54,6 +58,7 @@ class Life:
             await asyncio.wait({other})
         if self._state == "open":
             return
+        self._check_released()
         self._home.enter()
         self._opening = asyncio.get_running_loop().create_future()
         try:

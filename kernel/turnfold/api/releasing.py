@@ -13,7 +13,12 @@ from turnfold._runtime.driver import Driver
 from turnfold._runtime.lasting import Lasting
 from turnfold._runtime.worker import Worker
 from turnfold.api.plugins import PluginStates
-from turnfold.api.telling import say_closed, say_kept
+from turnfold.api.telling import (
+    say_closed,
+    say_kept,
+    say_kept_for_good,
+    say_released,
+)
 from turnfold.api.waiting import Waiting
 from turnfold.errors import OwnedError
 from turnfold.logs import lines
@@ -69,21 +74,21 @@ class Releasing(PluginStates, Waiting):
             await worker.release()
         finally:
             await self._leave()
+        say_released(self.store.address)
 
     def _has_released(self, rest: asyncio.Task[None]) -> None:
         _RESTS.discard(rest)
         if rest.cancelled():  # with the loop; the call may go on in a thread
             _KEPT.append(self)
+            say_kept_for_good(self.store.address)
         elif (error := rest.exception()) is not None:
             _LOG.error("%s was not released in order: %s", self.store.address, error)
 
     def _check_released(self) -> None:
         """Raises OwnedError if this kernel was closed and still keeps its store."""
         if self.keeps_store:
-            self._home.leave()
-            owner = (
-                f"this process, in which {self.hung} call(s) of channels have not ended"
-            )
+            calls = f"{self.hung} call(s) of channels have not ended"
+            owner = f"this process, in which {calls}"
             raise OwnedError(path=self.store.address, owner=owner)
 
     @property

@@ -68,8 +68,8 @@ T = TypeVar("T")
 
 
 class StoreKernel(
-    Life,
     Releasing,
+    Life,
     Acts,
     Answering,
     Importing,
@@ -198,7 +198,6 @@ class StoreKernel(
     # --- open and close ---
 
     async def _open(self) -> None:
-        self._check_released()
         self._state = "opening"
         address = self._address
         store: Store | None = None

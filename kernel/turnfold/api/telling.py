@@ -57,8 +57,20 @@ def say_closed(address: str) -> None:
 
 def say_kept(address: str, calls: int) -> None:
     """A store is closed here and not released: calls of channels hang."""
-    text = "%s is kept until %s call(s) of channels have ended"
+    text = "%s is kept until %s call(s) of channels have ended, or this process"
     _LOG.warning(text, address, calls, extra={"store": address, "hung_calls": calls})
+
+
+def say_kept_for_good(address: str) -> None:
+    """The loop has ended first: nobody can wait for the calls any more."""
+    text = "%s is kept until this process ends: its loop ended before calls of channels"
+    _LOG.warning(text, address, extra={"store": address})
+
+
+def say_released(address: str) -> None:
+    """The calls that kept a closed store have ended."""
+    text = "%s is released: the calls of channels have ended"
+    _LOG.info(text, address, extra={"store": address})
 
 
 def say_again(stream: str, event: Any) -> None:
