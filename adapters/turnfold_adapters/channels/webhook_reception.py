@@ -129,8 +129,8 @@ class Reception:
         return _NO_MESSAGE if inbound is None else await self._stored(inbound)
 
     async def _read(self, body: bytes, headers: Mapping[str, str]) -> Update | None:
-        """None: the request brings no message. What is no message is a bug of `parse`,
-        and no fault of the sender, who must send it again."""
+        """None: the request brings no message. An answer of another type is a bug of
+        `parse` and no fault of the sender: it must send the message again."""
         given = self._parse(_json_object(body), headers)
         if inspect.isawaitable(given):
             given = await given

@@ -1,4 +1,4 @@
-"""What decisions may read: folded state, of a running kernel or of a store at rest."""
+"""The folded state that decisions may read, of a running kernel or a store at rest."""
 
 from collections.abc import Collection, Iterator, Sequence
 from typing import Protocol

@@ -115,7 +115,7 @@ class Balance:
         return lost + int(bare and not self._share.held)
 
     def _stood_down(self) -> str | None:
-        """What became of the last loss, in words; None if this host has come back."""
+        """The state of the last loss, in words; None if this host has come back."""
         lost = self._fences_lost()
         if lost == self._before:
             return None

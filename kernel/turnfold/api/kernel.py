@@ -86,7 +86,7 @@ class Kernel(StoreKernel):
             finally:
                 await self._leave()
 
-    # --- what all shards share ---
+    # --- shared by all shards ---
 
     def _take_desk(
         self, desk: AttachedChannel, facts: ChannelFacts, rate: Rate | None

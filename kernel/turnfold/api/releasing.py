@@ -24,9 +24,10 @@ from turnfold.errors import OwnedError
 from turnfold.logs import lines
 
 _LOG = lines()
-# What is left of closing while calls hang; nobody else holds these tasks.
+# The last steps of closing, put off while calls hang; nobody else holds these tasks.
 _RESTS: set[asyncio.Task[None]] = set()
-_KEPT: list["Releasing"] = []  # whose store only the end of the process releases
+# Kernels whose store is released by the end of the process and by nothing else.
+_KEPT: list["Releasing"] = []
 
 
 class Releasing(PluginStates, Waiting):

@@ -1,4 +1,4 @@
-"""What the parts of a kernel have in common: each other, and the shards of its store."""
+"""The base that the parts of a kernel share: each other, and the shards of its store."""
 
 import asyncio
 import random

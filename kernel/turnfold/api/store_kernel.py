@@ -1,4 +1,4 @@
-"""The kernel of one store: what a store of one shard needs, and each shard of many."""
+"""The kernel of one log: of a store of one shard, or of one shard among many."""
 
 import asyncio
 import random

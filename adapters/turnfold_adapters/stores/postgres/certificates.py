@@ -73,7 +73,7 @@ ORDER BY lease_until, id
 
 @frozen(kw_only=True)
 class Verdict:
-    """What became of the word that an instance is gone.
+    """The verdict on the word that an instance is gone.
 
     `certified`: it counts as dead from now on. `ended`: it counted as ended before.
     `lives`: something contradicts the word, see `why`; nothing was certified but lives
@@ -195,7 +195,7 @@ _UNKNOWN = "no worker has begun under this name"
 
 
 def _contradicts(alive: Sequence[_Row], before: Sequence[_Row], *, wait: bool) -> str:
-    """What shows that a worker of this instance lives; empty if nothing does. `before`:
+    """The sign that a worker of this instance lives; empty if there is none. `before`:
     the rows of the first look."""
     leases = {row["id"]: row["lease_until"] for row in before}
     for row in alive:
